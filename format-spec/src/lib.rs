@@ -1,0 +1,1 @@
+//! The OCFS2 on-disk format.

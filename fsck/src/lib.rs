@@ -1,0 +1,1 @@
+//! Library of the tool; the binary only calls it.

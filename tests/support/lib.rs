@@ -1,0 +1,1 @@
+//! Test rig shared by the integration tests.
