@@ -1,1 +1,5 @@
 //! The OCFS2 on-disk format.
+pub mod ecc;
+pub mod error;
+pub mod layout;
+pub mod units;
