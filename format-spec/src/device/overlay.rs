@@ -1,0 +1,152 @@
+//! Writes kept in memory over a device that is only read: dry runs and staged states.
+
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
+
+use super::{Device, DeviceMut, beyond_end};
+use crate::error::IoError;
+
+/// Granularity of the overlay; the smallest block size, so that blocks never share a piece.
+const PIECE: u64 = 512;
+
+/// A device seen through the writes made so far, none of which reaches it.
+#[derive(Debug)]
+pub struct OverlayDevice<D> {
+    base: D,
+    pieces: RwLock<BTreeMap<u64, Box<[u8]>>>,
+}
+
+impl<D: Device> OverlayDevice<D> {
+    /// An overlay without writes.
+    pub const fn new(base: D) -> Self {
+        Self {
+            base,
+            pieces: RwLock::new(BTreeMap::new()),
+        }
+    }
+
+    /// The device below.
+    pub const fn base(&self) -> &D {
+        &self.base
+    }
+
+    /// Number of bytes that were written over.
+    #[must_use]
+    pub fn overlaid_bytes(&self) -> u64 {
+        self.pieces
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len() as u64
+            * PIECE
+    }
+}
+
+impl<D: Device> Device for OverlayDevice<D> {
+    fn size(&self) -> u64 {
+        self.base.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        self.base.read_at(offset, buf)?;
+        let pieces = self.pieces.read().unwrap_or_else(PoisonError::into_inner);
+        let end = offset + buf.len() as u64;
+        for (&at, piece) in pieces.range(offset / PIECE * PIECE..end) {
+            let from = at.max(offset);
+            let to = (at + PIECE).min(end);
+            let (src, dst) = (
+                crate::units::index(from - at),
+                crate::units::index(from - offset),
+            );
+            let len = crate::units::index(to - from);
+            buf[dst..dst + len].copy_from_slice(&piece[src..src + len]);
+        }
+        Ok(())
+    }
+
+    fn mapped(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let pieces = self.pieces.read().unwrap_or_else(PoisonError::into_inner);
+        let end = offset.checked_add(len as u64)?;
+        if pieces.range(offset / PIECE * PIECE..end).next().is_some() {
+            return None;
+        }
+        self.base.mapped(offset, len)
+    }
+}
+
+impl<D: Device> DeviceMut for OverlayDevice<D> {
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), IoError> {
+        let size = self.size();
+        if offset
+            .checked_add(data.len() as u64)
+            .is_none_or(|end| end > size)
+        {
+            return Err(beyond_end("write", offset, data.len(), size));
+        }
+        let mut pieces = self.pieces.write().unwrap_or_else(PoisonError::into_inner);
+        let end = offset + data.len() as u64;
+        let mut at = offset / PIECE * PIECE;
+        while at < end {
+            let piece = match pieces.entry(at) {
+                std::collections::btree_map::Entry::Occupied(e) => e.into_mut(),
+                std::collections::btree_map::Entry::Vacant(e) => {
+                    let mut bytes = vec![0; crate::units::index(PIECE.min(size - at))];
+                    self.base.read_at(at, &mut bytes)?;
+                    bytes.resize(crate::units::index(PIECE), 0);
+                    e.insert(bytes.into())
+                }
+            };
+            let from = at.max(offset);
+            let to = (at + PIECE).min(end);
+            let (dst, src) = (
+                crate::units::index(from - at),
+                crate::units::index(from - offset),
+            );
+            let len = crate::units::index(to - from);
+            piece[dst..dst + len].copy_from_slice(&data[src..src + len]);
+            at += PIECE;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::MemDevice;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn reads_what_was_written_and_leaves_the_base(
+            writes in proptest::collection::vec((0usize..3000, 1usize..900, any::<u8>()), 0..12),
+        ) {
+            let base = MemDevice::new((0..4000u32).map(|i| i.to_le_bytes()[0]).collect());
+            let before = base.snapshot();
+            let overlay = OverlayDevice::new(&base);
+            let mut model = before.clone();
+            for (at, len, byte) in writes {
+                overlay.write_at(at as u64, &vec![byte; len]).unwrap();
+                model[at..at + len].fill(byte);
+            }
+            let mut seen = vec![0; 4000];
+            overlay.read_at(0, &mut seen).unwrap();
+            prop_assert_eq!(&seen, &model);
+            let mut part = vec![0; 700];
+            overlay.read_at(1234, &mut part).unwrap();
+            prop_assert_eq!(&part[..], &model[1234..1934]);
+            prop_assert_eq!(base.snapshot(), before);
+        }
+    }
+
+    #[test]
+    fn refuses_to_write_beyond_the_end() {
+        let overlay = OverlayDevice::new(MemDevice::new(vec![0; 1000]));
+        assert!(overlay.write_at(990, &[1; 10]).is_ok());
+        assert!(overlay.write_at(991, &[1; 10]).is_err());
+        assert!(overlay.write_at(u64::MAX, &[1; 10]).is_err());
+    }
+}
