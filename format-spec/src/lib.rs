@@ -3,4 +3,5 @@ pub mod device;
 pub mod ecc;
 pub mod error;
 pub mod layout;
+pub mod toolkit;
 pub mod units;
