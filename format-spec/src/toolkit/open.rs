@@ -156,17 +156,14 @@ fn claim(path: &Path, file: File) -> Result<FileDevice> {
             why: format!("{} {use_}", path.display()),
         });
     }
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => {
-            return Err(Error::Refused {
-                why: format!(
-                    "another program holds a lock on {}; wait until it has finished",
-                    path.display()
-                ),
-            });
-        }
-        // Other errors: a filesystem without locks.
-        Ok(()) | Err(_) => {}
+    // Other errors than this one mean a filesystem without locks.
+    if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        return Err(Error::Refused {
+            why: format!(
+                "another program holds a lock on {}; wait until it has finished",
+                path.display()
+            ),
+        });
     }
     FileDevice::new(file).map_err(|e| cannot("open", path, &e))
 }

@@ -50,7 +50,7 @@ pub fn parse_size(text: &str) -> Result<u64> {
         fraction.parse().map_err(|_| refuse("bad fraction"))?
     };
     let scaled_part = part << shift;
-    if scaled_part % scale != 0 {
+    if !scaled_part.is_multiple_of(scale) {
         return Err(refuse("not a whole number of bytes"));
     }
     u64::try_from((whole << shift) + scaled_part / scale).map_err(|_| refuse("too large"))
