@@ -1,7 +1,22 @@
-//! The OCFS2 on-disk format.
+//! The OCFS2 on-disk format: its bytes, how to read them, how to change them.
+//!
+//! The crate is a tower; a module uses only those above it in this list.
+//!
+//! | floor | what it holds |
+//! |---|---|
+//! | [`units`], [`error`] | numbers with a kind, geometry, errors with a place |
+//! | [`layout`] | the bytes: structures, signatures, feature bits, field tables, name hashes |
+//! | [`ecc`] | CRC32 and Hamming code of metadata blocks |
+//! | [`device`] | files, maps, memory, overlays, faults |
+//! | [`block`] | a block's identity, tested once; the read-only [`block::View`] |
+//! | [`read`] | walks: extent trees, chains, directories, refcount trees, journals |
+//! | [`volume`] | an open volume, its system files, paths |
+pub mod block;
 pub mod device;
 pub mod ecc;
 pub mod error;
 pub mod layout;
+pub mod read;
 pub mod toolkit;
 pub mod units;
+pub mod volume;

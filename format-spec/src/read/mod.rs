@@ -1,0 +1,14 @@
+//! Walks over a [`View`](crate::block::View): pure readers without policy.
+//!
+//! Every loop here is bounded by the geometry of the volume, nothing recurses on pointers from
+//! disk, and a wrong number is an error with a place.
+
+pub mod chain;
+pub mod dir;
+pub mod dx;
+pub mod extent;
+pub mod file;
+pub mod inode;
+pub mod journal;
+pub mod refcount;
+pub mod slot_map;

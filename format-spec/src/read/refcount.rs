@@ -1,0 +1,137 @@
+//! Refcount trees: which ranges of clusters are shared, by how many mappings.
+
+use std::ops::ControlFlow;
+
+use zerocopy::FromBytes;
+
+use crate::block::{Checked, View};
+use crate::error::{Error, FaultKind, Result};
+use crate::layout::{REFCOUNT_BODY, REFCOUNT_TREE, RefcountBlock, RefcountList, RefcountRec};
+use crate::read::extent;
+use crate::units::BlockNo;
+
+/// The record list of a refcount block.
+#[derive(Clone, Copy, Debug)]
+pub struct RefcountListView<'a> {
+    /// The header.
+    pub head: &'a RefcountList,
+    /// The records in use.
+    pub recs: &'a [RefcountRec],
+    /// Records that fit.
+    pub capacity: usize,
+}
+
+impl<'a> RefcountListView<'a> {
+    /// The list that fills `space`.
+    #[must_use]
+    pub fn parse(space: &'a [u8]) -> Option<Self> {
+        let (head, rest) = RefcountList::ref_from_prefix(space).ok()?;
+        let capacity = rest.len() / size_of::<RefcountRec>();
+        let all = <[RefcountRec]>::ref_from_bytes(rest.get(..capacity * size_of::<RefcountRec>())?);
+        let used = usize::from(head.rl_used.get()).min(capacity);
+        Some(Self {
+            head,
+            recs: all.ok()?.get(..used)?,
+            capacity,
+        })
+    }
+}
+
+impl Checked<'_, RefcountBlock> {
+    /// Whether the records stand in leaf blocks below this root.
+    #[must_use]
+    pub fn is_tree(&self) -> bool {
+        self.rf_flags.get() & REFCOUNT_TREE != 0
+    }
+
+    /// The union behind the head: the extent list or the record list.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        self.bytes().get(REFCOUNT_BODY..).unwrap_or_default()
+    }
+
+    /// The record list of a block that holds records.
+    #[must_use]
+    pub fn records(&self) -> Option<RefcountListView<'_>> {
+        (!self.is_tree())
+            .then(|| RefcountListView::parse(self.body()))
+            .flatten()
+    }
+}
+
+/// A step of a walk over the leaves of a refcount tree.
+#[derive(Debug)]
+pub struct LeafStep<'v> {
+    /// Key under which the parent lists the leaf (0 for a root that holds the records).
+    pub cpos: u32,
+    /// Where the leaf is.
+    pub blkno: BlockNo,
+    /// The leaf.
+    pub leaf: Result<Checked<'v, RefcountBlock>>,
+}
+
+/// Visits all blocks of a tree that hold records: its leaves, or the root itself.
+///
+/// # Errors
+/// The root cannot be used or its extent tree is damaged.
+pub fn for_each_leaf<'v>(
+    view: View<'v>,
+    root: BlockNo,
+    visit: &mut dyn FnMut(LeafStep<'v>) -> ControlFlow<()>,
+) -> Result<()> {
+    let block = view.block::<RefcountBlock>(root)?;
+    if !block.is_tree() {
+        let _ = visit(LeafStep {
+            cpos: 0,
+            blkno: root,
+            leaf: Ok(block),
+        });
+        return Ok(());
+    }
+    for rec in extent::extents(view, root, block.body())? {
+        let leaf = view.block::<RefcountBlock>(rec.blkno);
+        if visit(LeafStep {
+            cpos: rec.cpos,
+            blkno: rec.blkno,
+            leaf,
+        })
+        .is_break()
+        {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// All records of a tree, in order.
+///
+/// # Errors
+/// Any block of the tree cannot be used.
+pub fn records(view: View<'_>, root: BlockNo) -> Result<Vec<RefcountRec>> {
+    let mut found = Vec::new();
+    let mut failed: Option<Error> = None;
+    for_each_leaf(view, root, &mut |step| match step.leaf {
+        Ok(leaf) => {
+            match leaf.records() {
+                Some(list) => found.extend_from_slice(list.recs),
+                None => {
+                    let value = leaf.rf_flags.get().into();
+                    let rule = "a leaf must hold records";
+                    let kind = FaultKind::Field {
+                        field: "rf_flags",
+                        value,
+                        rule,
+                    };
+                    failed = Some(kind.at(step.blkno).into());
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        }
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    failed.map_or(Ok(found), Err)
+}

@@ -1,0 +1,234 @@
+//! An open volume: the device, what its superblock says, and what its journals still hold.
+
+pub mod path;
+pub mod system;
+
+use std::collections::BTreeMap;
+
+use crate::block::{BlockBuf, BlockSource, View, VolumeInfo};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::layout::{SUPER_BLOCK_BLKNO, SUPER_BLOCK_SIGNATURE};
+use crate::read::journal::{self, Journal};
+use crate::units::{BlockNo, Geometry, Slot};
+use system::SystemFile;
+
+/// An open volume.
+///
+/// Reading goes through [`Volume::view`], which shows the volume as it will be once its journals
+/// are replayed. Writing goes through [`crate::txn`].
+#[derive(Debug)]
+pub struct Volume<D> {
+    device: D,
+    info: VolumeInfo,
+    pending: BTreeMap<BlockNo, Box<[u8]>>,
+    journals: Vec<JournalState>,
+}
+
+/// What was found in a slot's journal when the volume was opened.
+#[derive(Debug)]
+pub struct JournalState {
+    /// The slot.
+    pub slot: Slot,
+    /// The journal, or why it cannot be used.
+    pub journal: Result<Journal>,
+    /// Number of blocks that wait in its log.
+    pub pending_blocks: usize,
+    /// Number of transactions that wait in its log.
+    pub pending_transactions: u32,
+    /// Transaction id behind the last one of the log.
+    pub next_sequence: u32,
+}
+
+impl<D: Device> Volume<D> {
+    /// Opens the volume on a device by its primary superblock.
+    ///
+    /// # Errors
+    /// There is no volume, or none that this library can read.
+    pub fn open(device: D) -> Result<Self> {
+        let info = probe(&device)?;
+        Self::with_info(device, info)
+    }
+
+    /// Opens a volume by its backup superblock number `backup`, 1 to 6.
+    ///
+    /// # Errors
+    /// There is no usable backup there.
+    pub fn open_backup(device: D, backup: u32, block_bits: Option<u32>) -> Result<Self> {
+        if !(1..=6).contains(&backup) {
+            let what = format!("there is no backup superblock {backup}; they are numbered 1 to 6");
+            return Err(Error::Input { what });
+        }
+        let offset = 1u64 << (30 + 2 * (backup - 1));
+        for bits in Geometry::BLOCK_BITS
+            .rev()
+            .filter(|b| block_bits.is_none_or(|want| want == *b))
+        {
+            let mut block = vec![0; 1 << bits];
+            if device.read_at(offset, &mut block).is_err() {
+                continue;
+            }
+            if let Ok(info) = VolumeInfo::from_superblock(&block, BlockNo(offset >> bits))
+                && info.geo.block_bits() == bits
+            {
+                return Self::with_info(device, info);
+            }
+        }
+        let why = format!("no backup superblock {backup} at byte {offset}");
+        Err(Error::NotAVolume { why })
+    }
+
+    fn with_info(device: D, info: VolumeInfo) -> Result<Self> {
+        if device.size() < info.geo.bytes() {
+            return Err(Error::NotAVolume {
+                why: format!(
+                    "the volume has {} bytes, but the device ends at byte {}",
+                    info.geo.bytes(),
+                    device.size()
+                ),
+            });
+        }
+        let mut volume = Self {
+            device,
+            info,
+            pending: BTreeMap::new(),
+            journals: Vec::new(),
+        };
+        volume.load_journals();
+        Ok(volume)
+    }
+
+    /// (Re)reads all journals and what they still hold.
+    pub(crate) fn load_journals(&mut self) {
+        self.pending.clear();
+        let mut states = Vec::new();
+        let mut pending = BTreeMap::new();
+        for slot in (0..self.info.max_slots).map(Slot) {
+            let view = self.view();
+            let mut state = JournalState {
+                slot,
+                journal: system::find(view, SystemFile::Journal(slot))
+                    .and_then(|blkno| Journal::open(view, blkno)),
+                pending_blocks: 0,
+                pending_transactions: 0,
+                next_sequence: 0,
+            };
+            if let Ok(journal) = &state.journal
+                && journal.needs_replay()
+            {
+                match journal::pending(view, journal) {
+                    Ok(found) => {
+                        state.pending_blocks = found.blocks.len();
+                        state.pending_transactions = found.transactions;
+                        state.next_sequence = found.next_sequence;
+                        pending.extend(found.blocks);
+                    }
+                    Err(error) => state.journal = Err(error),
+                }
+            }
+            states.push(state);
+        }
+        self.pending = pending;
+        self.journals = states;
+        // The log may hold a newer superblock.
+        let blkno = self.info.superblock;
+        if let Some(block) = self.pending.get(&blkno)
+            && let Ok(info) = VolumeInfo::from_superblock(block, blkno)
+        {
+            self.info = info;
+        }
+    }
+
+    /// What the superblock says.
+    pub const fn info(&self) -> &VolumeInfo {
+        &self.info
+    }
+
+    /// The device.
+    pub const fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// The state of each slot's journal.
+    pub fn journals(&self) -> &[JournalState] {
+        &self.journals
+    }
+
+    /// Blocks that wait in journals, with their images.
+    pub const fn pending(&self) -> &BTreeMap<BlockNo, Box<[u8]>> {
+        &self.pending
+    }
+
+    /// A sight of the volume as it will be once its journals are replayed.
+    pub fn view(&self) -> View<'_> {
+        View::new(self, &self.info)
+    }
+}
+
+impl<D: Device> BlockSource for Volume<D> {
+    fn read_blocks(&self, first: BlockNo, count: usize) -> Result<BlockBuf<'_>> {
+        let bytes = self.info.geo.block_bytes();
+        let offset = self.info.geo.byte_of(first);
+        let mut replaced = self
+            .pending
+            .range(first..first.plus(count as u64))
+            .peekable();
+        if replaced.peek().is_none() {
+            if let Some(mapped) = self.device.mapped(offset, count * bytes) {
+                return Ok(BlockBuf::Borrowed(mapped));
+            }
+        } else if count == 1
+            && let Some((_, image)) = replaced.peek()
+        {
+            return Ok(BlockBuf::Borrowed(image));
+        }
+        let mut buf = vec![0; count * bytes].into_boxed_slice();
+        self.device.read_at(offset, &mut buf)?;
+        for (blkno, image) in replaced {
+            let at = crate::units::index(blkno.since(first)) * bytes;
+            buf[at..at + bytes].copy_from_slice(image);
+        }
+        Ok(BlockBuf::Owned(buf))
+    }
+}
+
+/// Finds the superblock of a device.
+fn probe(device: &impl Device) -> Result<VolumeInfo> {
+    let mut sector = [0; 512];
+    device
+        .read_at(0, &mut sector)
+        .map_err(|_| Error::NotAVolume {
+            why: format!("the device has only {} bytes", device.size()),
+        })?;
+    if VolumeInfo::is_ocfs1(&sector) {
+        return Err(Error::Unsupported {
+            what: "an OCFS version 1 volume".to_owned(),
+        });
+    }
+    let mut first_error = None;
+    for bits in Geometry::BLOCK_BITS {
+        let mut block = vec![0; 1 << bits];
+        if device
+            .read_at(SUPER_BLOCK_BLKNO << bits, &mut block)
+            .is_err()
+            || !block.starts_with(&SUPER_BLOCK_SIGNATURE)
+        {
+            continue;
+        }
+        match VolumeInfo::from_superblock(&block, BlockNo(SUPER_BLOCK_BLKNO)) {
+            Ok(info) if info.geo.block_bits() == bits => return Ok(info),
+            Ok(info) => {
+                let bits = info.geo.block_bits();
+                let why =
+                    format!("the superblock asks for blocks of 2^{bits} bytes but lies elsewhere");
+                first_error.get_or_insert(Error::NotAVolume { why });
+            }
+            Err(error) => {
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    Err(first_error.unwrap_or_else(|| Error::NotAVolume {
+        why: "no OCFS2 superblock at 1, 2, 4 or 8 KiB".to_owned(),
+    }))
+}
