@@ -191,7 +191,7 @@ impl Guest {
             .arg(&initramfs)
             .args([
                 "-append",
-                "console=ttyS0 quiet panic=-1 oops=panic mitigations=off",
+                "console=ttyS0 quiet panic=-1 oops=panic mitigations=off cryptomgr.notests",
             ]);
         for disk in &self.disks {
             let image = disk

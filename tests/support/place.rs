@@ -11,13 +11,16 @@ pub fn source_root() -> PathBuf {
     here.parent().unwrap_or(here).to_path_buf()
 }
 
-/// Cargo's target directory: where this very program was built (cargo marks the directory with a cache tag), or where
-/// cargo would build by default when the program was copied elsewhere.
+/// Files that cargo leaves at the top of a target directory (the first only in one that it made itself).
+const MARKS: [&str; 2] = ["CACHEDIR.TAG", ".rustc_info.json"];
+
+/// Cargo's target directory: where this very program was built, or where cargo would build by default when the program
+/// was copied elsewhere.
 pub fn target_dir() -> PathBuf {
     let tagged = std::env::current_exe().ok().and_then(|exe| {
         exe.ancestors()
             .skip(1)
-            .find(|dir| dir.join("CACHEDIR.TAG").is_file())
+            .find(|dir| MARKS.iter().any(|mark| dir.join(mark).is_file()))
             .map(Path::to_path_buf)
     });
     tagged
