@@ -129,6 +129,65 @@ impl<'v> View<'v> {
         Ok(decode(buf, blkno, self.info)?)
     }
 
+    /// A metadata block together with all that is wrong in its identity: for checkers, which look
+    /// into a damaged block as far as it can be made out. There is no block when it cannot be read
+    /// or begins with the wrong signature. The check of a block with faults counts as off.
+    #[must_use]
+    pub fn inspect<B: MetaBlock>(self, blkno: BlockNo) -> (Option<Checked<'v, B>>, Vec<FaultKind>) {
+        let buf = match self.raw(blkno) {
+            Ok(buf) => buf,
+            Err(Error::Fault(fault)) => return (None, vec![fault.kind]),
+            Err(_) => return (None, vec![FaultKind::Unreadable]),
+        };
+        let (buf, ecc, mut faults) = match verified(buf, B::CHECK_AT, self.has_ecc()) {
+            Ok((buf, ecc)) => (buf, ecc, Vec::new()),
+            Err((kind, buf)) => (buf, EccState::Off, vec![kind]),
+        };
+        let Ok((head, _)) = B::ref_from_prefix(&buf) else {
+            return (None, vec![FaultKind::OutOfVolume]);
+        };
+        let mut found = [0; 8];
+        found.copy_from_slice(buf.get(..8).unwrap_or(&[0; 8]));
+        if found != B::SIGNATURE {
+            let expected = B::NAME;
+            return (None, vec![FaultKind::Signature { expected, found }]);
+        }
+        if head.own_blkno() != blkno.0 {
+            let found = head.own_blkno();
+            faults.push(FaultKind::SelfBlkno { found });
+        }
+        if head.generation() != self.info.fs_generation.0 {
+            let found = head.generation();
+            faults.push(FaultKind::Generation { found });
+        }
+        let kind = PhantomData;
+        let block = Checked {
+            buf,
+            blkno,
+            ecc,
+            kind,
+        };
+        (Some(block), faults)
+    }
+
+    /// A run of blocks under one check at `check_at` (an xattr bucket, a quota block), with what
+    /// the check said; `None` in its place when it does not match.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn checked_run(
+        self,
+        first: BlockNo,
+        count: usize,
+        check_at: usize,
+    ) -> Result<(BlockBuf<'v>, Option<EccState>)> {
+        let buf = self.run(first, count)?;
+        Ok(match verified(buf, check_at, self.has_ecc()) {
+            Ok((buf, state)) => (buf, Some(state)),
+            Err((_, buf)) => (buf, None),
+        })
+    }
+
     /// A directory block; it has a trailer when `with_trailer`, which is then tested.
     ///
     /// # Errors

@@ -4,5 +4,8 @@
 //! looks opens with [`open::read_only`] and gets something that cannot be written; a program that
 //! writes opens with [`open::writable`] and gets the device for itself, or a reason why not.
 
+pub mod exit;
 pub mod open;
+pub mod progress;
+pub mod report;
 pub mod size;

@@ -1,6 +1,7 @@
 //! An open volume: the device, what its superblock says, and what its journals still hold.
 
 pub mod path;
+pub mod scan;
 pub mod system;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,226 @@
+//! One model of what a tool has to say, rendered as text and as JSON.
+//!
+//! A tool collects [`Item`]s and named facts in a [`Report`]; both renderers read the same model,
+//! so neither can say more than the other. A path need not be UTF-8: JSON has it as text with
+//! replacement characters and, where that loses bytes, also as base64.
+
+use std::io::{self, Write};
+
+use serde::{Serialize, Serializer};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing; nothing is wrong.
+    Note,
+    /// Space is lost or a hint is wrong; no data is in danger.
+    Warning,
+    /// Something is wrong.
+    Error,
+}
+
+impl Severity {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// A path inside a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathText(pub Vec<u8>);
+
+impl PathText {
+    /// The path for people: control characters and bytes that are not UTF-8 are escaped.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let mut shown = String::new();
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c.is_control() {
+                    shown.extend(c.escape_default());
+                } else {
+                    shown.push(c);
+                }
+            }
+            for byte in chunk.invalid() {
+                shown.push_str(&format!("\\x{byte:02x}"));
+            }
+        }
+        shown
+    }
+}
+
+/// Where a finding is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block: Option<u64>,
+    /// The inode that the block belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inode: Option<u64>,
+    /// A name of that inode.
+    #[serde(flatten, serialize_with = "path_fields")]
+    pub path: Option<PathText>,
+}
+
+fn path_fields<S: Serializer>(path: &Option<PathText>, serializer: S) -> Result<S::Ok, S::Error> {
+    use serde::ser::SerializeMap;
+    let mut map = serializer.serialize_map(None)?;
+    if let Some(PathText(bytes)) = path {
+        map.serialize_entry("path", &String::from_utf8_lossy(bytes))?;
+        if std::str::from_utf8(bytes).is_err() {
+            map.serialize_entry("path_b64", &base64(bytes))?;
+        }
+    }
+    map.end()
+}
+
+/// Standard base64 with padding.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk
+            .iter()
+            .chain([0, 0].iter())
+            .take(3)
+            .fold(0usize, |w, &b| w << 8 | usize::from(b));
+        for digit in 0..4 {
+            text.push(if digit <= chunk.len() {
+                char::from(DIGITS[word >> (18 - 6 * digit) & 63])
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+/// One finding.
+#[derive(Clone, Debug, Serialize)]
+pub struct Item {
+    /// Stable code.
+    pub code: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where it is.
+    #[serde(flatten)]
+    pub place: Place,
+    /// What it is, in a line.
+    pub message: String,
+    /// The numbers behind the message.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub details: serde_json::Map<String, serde_json::Value>,
+}
+
+/// All that a run has to say of a volume.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Version of this form; it changes when a field changes its meaning.
+    pub schema: u32,
+    /// The program.
+    pub program: &'static str,
+    /// The volume as it was named.
+    pub volume: String,
+    /// In a word: what the run ended with.
+    pub status: &'static str,
+    /// The exit status.
+    pub exit: u8,
+    /// Facts about the volume, in order.
+    pub facts: serde_json::Map<String, serde_json::Value>,
+    /// The findings, in order.
+    pub findings: Vec<Item>,
+    /// Findings that were left out because there are too many.
+    pub findings_left_out: u64,
+}
+
+impl Report {
+    /// Writes one line a finding: `[CODE] place: message`.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn text_findings(&self, out: &mut dyn Write) -> io::Result<()> {
+        for item in &self.findings {
+            write!(out, "[{}] ", item.code)?;
+            let Place { block, inode, path } = &item.place;
+            match (inode, path) {
+                (Some(inode), Some(path)) => write!(out, "inode {inode} ({}): ", path.shown())?,
+                (Some(inode), None) => write!(out, "inode {inode}: ")?,
+                (None, _) => {}
+            }
+            if let Some(block) = block.filter(|block| Some(*block) != *inode) {
+                write!(out, "block {block}: ")?;
+            }
+            writeln!(out, "{}", item.message)?;
+        }
+        if self.findings_left_out > 0 {
+            writeln!(out, "... and {} findings more", self.findings_left_out)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the report as one JSON object.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn json(&self, out: &mut dyn Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut *out, self)?;
+        writeln!(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_renderers_say_the_same() {
+        let report = Report {
+            schema: 1,
+            program: "fsck.cowfs",
+            findings: vec![Item {
+                code: "INODE_COUNT",
+                severity: Severity::Error,
+                place: Place {
+                    block: None,
+                    inode: Some(7),
+                    path: Some(PathText(b"/a\xff\n".to_vec())),
+                },
+                message: "link count is 1".to_owned(),
+                details: serde_json::Map::new(),
+            }],
+            ..Report::default()
+        };
+        let mut text = Vec::new();
+        report.text_findings(&mut text).unwrap();
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "[INODE_COUNT] inode 7 (/a\\xff\\n): link count is 1\n"
+        );
+        let mut json = Vec::new();
+        report.json(&mut json).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(value["findings"][0]["path_b64"], "L2H/Cg==");
+        assert_eq!(value["findings"][0]["inode"], 7);
+    }
+
+    #[test]
+    fn base64_is_padded() {
+        for (bytes, text) in [
+            (&b""[..], ""),
+            (b"f", "Zg=="),
+            (b"fo", "Zm8="),
+            (b"foo", "Zm9v"),
+        ] {
+            assert_eq!(base64(bytes), text);
+        }
+    }
+}
