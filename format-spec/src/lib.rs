@@ -4,19 +4,22 @@
 //!
 //! | floor | what it holds |
 //! |---|---|
-//! | [`units`], [`error`] | numbers with a kind, geometry, errors with a place |
+//! | [`units`], [`time`], [`error`] | numbers with a kind, geometry, dates, errors with a place |
 //! | [`layout`] | the bytes: structures, signatures, feature bits, field tables, name hashes |
 //! | [`ecc`] | CRC32 and Hamming code of metadata blocks |
 //! | [`device`] | files, maps, memory, overlays, faults |
 //! | [`block`] | a block's identity, tested once; the read-only [`block::View`] |
 //! | [`read`] | walks: extent trees, chains, directories, refcount trees, journals |
+//! | [`dump`] | any block as a tree of named values that covers every byte |
 //! | [`volume`] | an open volume, its system files, paths |
 pub mod block;
 pub mod device;
+pub mod dump;
 pub mod ecc;
 pub mod error;
 pub mod layout;
 pub mod read;
+pub mod time;
 pub mod toolkit;
 pub mod units;
 pub mod volume;
