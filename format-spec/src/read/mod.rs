@@ -12,3 +12,4 @@ pub mod inode;
 pub mod journal;
 pub mod refcount;
 pub mod slot_map;
+pub mod xattr;
