@@ -238,20 +238,19 @@ pub fn buckets(view: View<'_>, extent: &Extent) -> Result<Vec<BlockNo>> {
     Ok((0..count).map(|i| extent.blkno.plus(i * blocks)).collect())
 }
 
+/// Is shown each area with its place, or why an area cannot be used.
+pub type AreaVisitor<'a> = dyn FnMut(Result<(Place, &[u8])>) -> ControlFlow<()> + 'a;
+
 /// Visits all areas of an inode that hold attributes. A part that cannot be used is an error item;
 /// the visitor decides whether to go on.
-pub fn for_each_area(
-    view: View<'_>,
-    inode: &Checked<'_, Dinode>,
-    visit: &mut dyn FnMut(Result<(Place, &[u8])>) -> ControlFlow<()>,
-) {
+pub fn for_each_area(view: View<'_>, inode: &Checked<'_, Dinode>, visit: &mut AreaVisitor<'_>) {
     let _ = areas(view, inode, visit);
 }
 
 fn areas(
     view: View<'_>,
     inode: &Checked<'_, Dinode>,
-    visit: &mut dyn FnMut(Result<(Place, &[u8])>) -> ControlFlow<()>,
+    visit: &mut AreaVisitor<'_>,
 ) -> ControlFlow<()> {
     if let Some(area) = inline_area(inode) {
         visit(Ok((Place::Inode(inode.blkno()), area)))?;
@@ -283,11 +282,7 @@ fn areas(
     }
 }
 
-fn bucket_areas(
-    view: View<'_>,
-    extent: &Extent,
-    visit: &mut dyn FnMut(Result<(Place, &[u8])>) -> ControlFlow<()>,
-) -> ControlFlow<()> {
+fn bucket_areas(view: View<'_>, extent: &Extent, visit: &mut AreaVisitor<'_>) -> ControlFlow<()> {
     let all = match buckets(view, extent) {
         Ok(all) => all,
         Err(error) => return visit(Err(error)),
