@@ -9,6 +9,9 @@ use rustix::fs::{FallocateFlags, fallocate};
 use super::{Device, DeviceMut, beyond_end, zeros_by_writing};
 use crate::error::IoError;
 
+/// Bytes discarded by one system call.
+const DISCARD_STEP: u64 = 1 << 36;
+
 /// A file or block device.
 #[derive(Debug)]
 pub struct FileDevice {
@@ -91,6 +94,21 @@ impl DeviceMut for FileDevice {
         }
         // No holes here (some filesystems and devices): write the zeros.
         zeros_by_writing(self, offset, len)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<bool, IoError> {
+        self.check("discard", offset, crate::units::index(len))?;
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        // In steps, so that a signal is not kept waiting on a slow device.
+        let mut done = 0;
+        while done < len {
+            let step = DISCARD_STEP.min(len - done);
+            if fallocate(&self.file, punch, offset.saturating_add(done), step).is_err() {
+                return Ok(false);
+            }
+            done += step;
+        }
+        Ok(true)
     }
 
     fn flush(&self) -> Result<(), IoError> {

@@ -53,6 +53,16 @@ pub trait DeviceMut: Device {
         zeros_by_writing(self, offset, len)
     }
 
+    /// Drops what a range holds, so that it reads as zeros, if that costs no writing of zeros.
+    /// `false`: the device cannot do that, and the range holds what it held, or zeros in parts.
+    ///
+    /// # Errors
+    /// The range lies beyond the end.
+    fn discard(&self, offset: u64, len: u64) -> Result<bool, IoError> {
+        let _ = (offset, len);
+        Ok(false)
+    }
+
     /// Returns when all writes so far are on stable storage.
     ///
     /// # Errors
@@ -81,6 +91,10 @@ impl<D: DeviceMut + ?Sized> DeviceMut for &D {
 
     fn write_zeros(&self, offset: u64, len: u64) -> Result<(), IoError> {
         (**self).write_zeros(offset, len)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<bool, IoError> {
+        (**self).discard(offset, len)
     }
 
     fn flush(&self) -> Result<(), IoError> {

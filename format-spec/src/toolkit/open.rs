@@ -168,6 +168,19 @@ fn claim(path: &Path, file: File) -> Result<FileDevice> {
     FileDevice::new(file).map_err(|e| cannot("open", path, &e))
 }
 
+/// Bytes of a sector: the smallest block that a volume on this device can have. 512 for files.
+///
+/// # Errors
+/// The path cannot be opened.
+pub fn sector_size(path: &Path) -> Result<u32> {
+    if !check_type(path)? {
+        return Ok(512);
+    }
+    let file = File::open(path).map_err(|e| cannot("open", path, &e))?;
+    rustix::fs::ioctl_blksszget(&file)
+        .map_err(|e| cannot("read the sector size of", path, &e.into()))
+}
+
 /// What else uses an open file or block device, with the remedy: `"is mounted on /mnt; unmount it
 /// first"`.
 #[must_use]
