@@ -101,7 +101,8 @@ fn a_crash_leaves_a_dirty_journal_that_the_driver_replays() {
     let guest = need!(Guest::new(Kernel::V6_1));
     let dir = tempfile::tempdir().unwrap();
     let image = volume(dir.path());
-    let script = "mount_vol; echo kept > $MNT/file; xfs_io -c fsync $MNT/file; echo here; crash; echo not";
+    let script =
+        "mount_vol; echo kept > $MNT/file; xfs_io -c fsync $MNT/file; echo here; crash; echo not";
     let said = guest.disk(&image).run(script).unwrap();
     assert_eq!(
         (said.ending, said.status),

@@ -1,1 +1,54 @@
-//! Library of the tool; the binary only calls it.
+//! Formats a volume.
+//!
+//! [`format`] makes a volume on any device that can be written, be it a file, a block device or
+//! memory; the program is a thin layer of arguments and checks over it.
+//!
+//! ```
+//! use cowfs_format::device::{Device, MemDevice};
+//! use mkfs_cowfs::{Options, format};
+//!
+//! let device = MemDevice::new(vec![0; 16 << 20]);
+//! let options = Options { label: "scratch".into(), ..Options::default() };
+//! let plan = format(&device, &options)?;
+//! assert_eq!(plan.geo.bytes(), device.size());
+//! # Ok::<(), cowfs_format::error::Error>(())
+//! ```
+
+mod blocks;
+pub mod cli;
+mod contents;
+mod dirs;
+pub mod features;
+mod files;
+mod options;
+pub mod plan;
+pub mod probe;
+pub mod report;
+mod sizes;
+mod space;
+mod write;
+
+use cowfs_format::device::DeviceMut;
+use cowfs_format::error::Result;
+
+pub use cli::{command, run};
+pub use options::{ClusterStack, Entropy, Mount, Options, Usage, derived_uuid, show_uuid};
+pub use plan::Plan;
+
+/// Makes a volume on a device. Whatever the device held is lost.
+///
+/// # Errors
+/// The options cannot be met on such a device (then nothing was written), or the device fails.
+pub fn format(device: &dyn DeviceMut, options: &Options) -> Result<Plan> {
+    let plan = Plan::new(options, device.size())?;
+    write::write(device, &plan)?;
+    Ok(plan)
+}
+
+/// Writes a plan to a device of the size that it was made for.
+///
+/// # Errors
+/// The device fails.
+pub fn execute(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
+    write::write(device, plan)
+}

@@ -1,0 +1,13 @@
+//! `mkfs.cowfs`: see the library.
+
+use std::io::{stderr, stdout};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let code = mkfs_cowfs::run(
+        std::env::args_os(),
+        &mut stdout().lock(),
+        &mut stderr().lock(),
+    );
+    ExitCode::from(code)
+}
