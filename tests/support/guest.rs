@@ -6,12 +6,13 @@
 //!
 //! - `$DISK` (the first disk, `/dev/vda`; the others follow as `/dev/vdb` ...), `$MNT`, and files handed in below `$IN`;
 //! - `mount_vol [OPTIONS]` and `umount_vol`; `crash`, which stops the machine with everything mounted;
-//! - `walk_vol NAME`, which records the volume for [`Transcript::walk`];
+//! - `walk_vol NAME` and `extents_vol NAME`, which record the volume for [`Transcript::walk`] and [`Transcript::extents`];
 //! - `$OUT`: files left there are handed out ([`Transcript::out`]).
 //!
 //! At most two guests run at once on a machine, however many tests ask: more would only make all of them late.
 
 use crate::cpio::Archive;
+use crate::extents::{self, FileExtents};
 use crate::kernel::{self, Boot, Kernel};
 use crate::place;
 use crate::skip::Missing;
@@ -404,6 +405,14 @@ impl Transcript {
             &file("devices")?,
             &file("sums")?,
             &file("xattrs")?,
+        )
+    }
+
+    /// What `extents_vol NAME` recorded, sorted by path.
+    pub fn extents(&self, name: &str) -> Result<Vec<FileExtents>> {
+        extents::parse(
+            &fs::read(self.out(&format!("{name}.extents")))
+                .context("the guest handed out no extents")?,
         )
     }
 

@@ -17,6 +17,8 @@
 //! ```
 
 pub mod cpio;
+pub mod extents;
+pub mod golden;
 pub mod guest;
 pub mod kernel;
 pub mod oracle;

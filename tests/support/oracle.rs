@@ -23,7 +23,8 @@ pub struct Report {
 }
 
 impl Report {
-    fn of(transcript: String) -> Self {
+    /// Reads a transcript.
+    pub fn of(transcript: String) -> Self {
         let codes = transcript
             .lines()
             .filter_map(code)
