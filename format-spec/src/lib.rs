@@ -12,14 +12,19 @@
 //! | [`read`] | walks: extent trees, chains, directories, refcount trees, journals |
 //! | [`dump`] | any block as a tree of named values that covers every byte |
 //! | [`volume`] | an open volume, its system files, paths |
+//! | [`txn`] | staged edits, allocators, tree edits, commit through the journal, replay |
+//! | [`ops`] | whole operations: import, clone, overwrite |
+//! | [`toolkit`] | what the programs share: sizes, opening with safety checks |
 pub mod block;
 pub mod device;
 pub mod dump;
 pub mod ecc;
 pub mod error;
 pub mod layout;
+pub mod ops;
 pub mod read;
 pub mod time;
 pub mod toolkit;
+pub mod txn;
 pub mod units;
 pub mod volume;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::{Device, DeviceMut, beyond_end, zeros_by_writing};
+use super::{Device, DeviceMut, beyond_end, copy_through_buffer, zeros_by_writing};
 use crate::error::IoError;
 
 /// Bytes discarded by one system call.
@@ -109,6 +109,31 @@ impl DeviceMut for FileDevice {
             done += step;
         }
         Ok(true)
+    }
+
+    fn copy_from(&self, file: &File, from: u64, offset: u64, len: u64) -> std::io::Result<()> {
+        self.check("write", offset, crate::units::index(len))
+            .map_err(std::io::Error::other)?;
+        let (mut source, mut target) = (from, offset);
+        let mut left = len;
+        // The kernel copies without a detour through this process, where it can.
+        while left > 0 {
+            let step = crate::units::index(left.min(1 << 30));
+            let copied = rustix::fs::copy_file_range(
+                file,
+                Some(&mut source),
+                &self.file,
+                Some(&mut target),
+                step,
+            );
+            match copied {
+                Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Ok(copied) => left -= copied as u64,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        copy_through_buffer(self, file, source, target, left)
     }
 
     fn flush(&self) -> Result<(), IoError> {

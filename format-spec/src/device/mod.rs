@@ -63,6 +63,20 @@ pub trait DeviceMut: Device {
         Ok(false)
     }
 
+    /// Copies `len` bytes from byte `from` of a file to byte `offset` of the device.
+    ///
+    /// # Errors
+    /// The file cannot be read or ends too early, or the device fails.
+    fn copy_from(
+        &self,
+        file: &std::fs::File,
+        from: u64,
+        offset: u64,
+        len: u64,
+    ) -> std::io::Result<()> {
+        copy_through_buffer(self, file, from, offset, len)
+    }
+
     /// Returns when all writes so far are on stable storage.
     ///
     /// # Errors
@@ -95,6 +109,16 @@ impl<D: DeviceMut + ?Sized> DeviceMut for &D {
 
     fn discard(&self, offset: u64, len: u64) -> Result<bool, IoError> {
         (**self).discard(offset, len)
+    }
+
+    fn copy_from(
+        &self,
+        file: &std::fs::File,
+        from: u64,
+        offset: u64,
+        len: u64,
+    ) -> std::io::Result<()> {
+        (**self).copy_from(file, from, offset, len)
     }
 
     fn flush(&self) -> Result<(), IoError> {
@@ -147,6 +171,27 @@ pub(crate) fn zeros_by_writing<D: DeviceMut + ?Sized>(
     while done < len {
         let step = ZEROS.len().min(crate::units::index(len - done));
         device.write_at(offset.saturating_add(done), &ZEROS[..step])?;
+        done += step as u64;
+    }
+    Ok(())
+}
+
+/// Copies from a file by reading and writing.
+pub(crate) fn copy_through_buffer<D: DeviceMut + ?Sized>(
+    device: &D,
+    file: &std::fs::File,
+    from: u64,
+    offset: u64,
+    len: u64,
+) -> std::io::Result<()> {
+    let mut buf = vec![0; crate::units::index(len.min(1 << 20))];
+    let mut done = 0;
+    while done < len {
+        let step = buf.len().min(crate::units::index(len - done));
+        std::os::unix::fs::FileExt::read_exact_at(file, &mut buf[..step], from + done)?;
+        device
+            .write_at(offset + done, &buf[..step])
+            .map_err(std::io::Error::other)?;
         done += step as u64;
     }
     Ok(())

@@ -59,7 +59,7 @@ impl Journal {
         };
         let mut bytes = Vec::with_capacity(1024);
         for logical in 0..1024usize.div_ceil(view.geo().block_bytes()) {
-            bytes.extend_from_slice(&view.raw(journal.home(logical as u64, view)?)?);
+            bytes.extend_from_slice(&view.raw(journal.home(logical as u64)?)?);
         }
         let (superblock, _) = JournalSuperBlock::read_from_prefix(&bytes)
             .map_err(|_| fault("i_size", 0, "no room for a journal superblock"))?;
@@ -106,7 +106,7 @@ impl Journal {
     ///
     /// # Errors
     /// The file is shorter.
-    pub fn home(&self, logical: u64, _view: View<'_>) -> Result<BlockNo> {
+    pub fn home(&self, logical: u64) -> Result<BlockNo> {
         let cpos = logical / self.bpc;
         self.extents
             .iter()
@@ -182,7 +182,7 @@ pub fn pending(view: View<'_>, journal: &Journal) -> Result<Pending> {
     let mut left = sb.s_maxlen.get();
     let mut current = Transaction::default();
     while left > 0 && at != 0 {
-        let block = view.raw(journal.home(at.into(), view)?)?;
+        let block = view.raw(journal.home(at.into())?)?;
         let Ok((head, _)) = BlockHeader::ref_from_prefix(&block) else {
             break;
         };
@@ -199,7 +199,7 @@ pub fn pending(view: View<'_>, journal: &Journal) -> Result<Pending> {
                         cut = true;
                         break;
                     }
-                    let mut image = view.raw(journal.home(at.into(), view)?)?.into_owned();
+                    let mut image = view.raw(journal.home(at.into())?)?.into_owned();
                     if flags & TAG_ESCAPE != 0 {
                         image[..4].copy_from_slice(&MAGIC.to_be_bytes());
                     }

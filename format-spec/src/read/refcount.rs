@@ -135,3 +135,33 @@ pub fn records(view: View<'_>, root: BlockNo) -> Result<Vec<RefcountRec>> {
     })?;
     failed.map_or(Ok(found), Err)
 }
+
+/// The records of a tree that touch the clusters `first..end`, in order.
+///
+/// # Errors
+/// A block of the tree cannot be used.
+pub fn records_in(view: View<'_>, root: BlockNo, first: u64, end: u64) -> Result<Vec<RefcountRec>> {
+    let block = view.block::<RefcountBlock>(root)?;
+    let mut found = Vec::new();
+    let mut take = |block: &Checked<'_, RefcountBlock>| {
+        let recs = block.records().map(|list| list.recs).unwrap_or_default();
+        let ends = |rec: &RefcountRec| rec.r_cpos.get().saturating_add(rec.r_clusters.get().into());
+        let from = recs.partition_point(|rec| ends(rec) <= first);
+        found.extend(recs[from..].iter().take_while(|rec| rec.r_cpos.get() < end));
+    };
+    if !block.is_tree() {
+        take(&block);
+        return Ok(found);
+    }
+    let leaves = extent::extents(view, root, block.body())?;
+    let from = leaves
+        .partition_point(|leaf| u64::from(leaf.cpos) <= first)
+        .saturating_sub(1);
+    for leaf in leaves[from..]
+        .iter()
+        .take_while(|leaf| u64::from(leaf.cpos) < end.max(1))
+    {
+        take(&view.block::<RefcountBlock>(leaf.blkno)?);
+    }
+    Ok(found)
+}

@@ -1,0 +1,417 @@
+//! Putting bytes into files.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use crate::error::{Error, FaultKind, Result};
+use crate::layout::{Dinode, ExtentFlags, FileType, MAX_LEAF_CLUSTERS};
+use crate::ops::cow;
+use crate::read::extent::Extent;
+use crate::read::inode;
+use crate::txn::{NewInode, Timestamp, Txn};
+use crate::units::{BlockNo, ClusterNo, index, low32};
+
+/// What an overwrite did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overwritten {
+    /// Bytes written.
+    pub bytes: u64,
+    /// Clusters that were copied because others share them.
+    pub copied_clusters: u64,
+    /// Clusters that were allocated where the file had none.
+    pub new_clusters: u64,
+}
+
+/// The error for a source that fails.
+fn source_error(name: &str, source: &std::io::Error) -> Error {
+    let what = if source.kind() == std::io::ErrorKind::UnexpectedEof {
+        format!("{name}: it became shorter while it was read; try again when nobody writes it")
+    } else {
+        format!("{name}: {source}")
+    };
+    Error::Input { what }
+}
+
+/// The runs of a file that hold data, as (offset, length); holes between them are left out.
+fn data_runs(file: &File, name: &str) -> Result<(u64, Vec<(u64, u64)>)> {
+    use rustix::fs::{SeekFrom, seek};
+    let size = file.metadata().map_err(|e| source_error(name, &e))?.len();
+    let mut runs = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => break,
+            // No holes can be told here: all of it is data.
+            Err(_) => return Ok((size, vec![(0, size)])),
+        };
+        let end = seek(file, SeekFrom::Hole(start)).unwrap_or(size).min(size);
+        if start >= end {
+            break;
+        }
+        runs.push((start, end - start));
+        at = end;
+    }
+    Ok((size, runs))
+}
+
+/// Puts a file of the host into a directory under a name that does not exist yet: small contents
+/// into the inode, others into new clusters, holes as holes. `progress` is told of bytes copied.
+///
+/// # Errors
+/// The name exists, the source cannot be read, the volume is full, or a block cannot be used.
+pub fn import_file(
+    txn: &mut Txn<'_>,
+    parent: BlockNo,
+    name: &[u8],
+    source: (&File, &str),
+    attributes: &NewInode,
+    progress: &dyn Fn(u64),
+) -> Result<BlockNo> {
+    txn.refuse_existing(parent, name)?;
+    let (file, file_name) = source;
+    let (size, runs) = data_runs(file, file_name)?;
+    let inode = txn.new_inode(attributes)?;
+    let stored = size > 0 && size <= txn.info().geo.block_bytes() as u64 && {
+        let mut bytes = vec![0; index(size)];
+        file.read_exact_at(&mut bytes, 0)
+            .map_err(|e| source_error(file_name, &e))?;
+        txn.store_inline(inode, &bytes)?
+    };
+    if !stored {
+        let clusters = cluster_runs(txn, &runs);
+        let needed: u64 = clusters.iter().map(|(_, count)| u64::from(*count)).sum();
+        let free = u64::from(txn.free_clusters()?);
+        if needed > free {
+            return Err(Error::NoSpace {
+                needed: needed - free,
+                unit: "clusters",
+            });
+        }
+        check_size(txn, size, inode)?;
+        let mut extents = Vec::new();
+        for (cpos, count) in clusters {
+            fill(txn, source, (cpos, count), &runs, &mut extents, progress)?;
+        }
+        let root = txn.data_root(inode)?;
+        txn.splice(&root, 0, u32::MAX, &extents)?;
+        txn.edit::<Dinode>(inode)?.i_size = size.into();
+        txn.charge_clusters(inode, needed.cast_signed())?;
+    }
+    txn.add_name(parent, name, inode, FileType::Regular, attributes.ctime)?;
+    Ok(inode)
+}
+
+/// A file's last cluster must have a number.
+fn check_size(txn: &Txn<'_>, size: u64, inode: BlockNo) -> Result<()> {
+    let most = (u64::from(u32::MAX)) << txn.info().geo.cluster_bits();
+    if size <= most {
+        return Ok(());
+    }
+    let rule = "a file has at most 4294967295 clusters; use larger clusters";
+    Err(FaultKind::Field {
+        field: "i_size",
+        value: size,
+        rule,
+    }
+    .at(inode)
+    .into())
+}
+
+/// The runs of clusters that runs of bytes touch, joined.
+fn cluster_runs(txn: &Txn<'_>, runs: &[(u64, u64)]) -> Vec<(u32, u32)> {
+    let bits = txn.info().geo.cluster_bits();
+    let mut found: Vec<(u32, u32)> = Vec::new();
+    for (offset, len) in runs {
+        let first = low32(offset >> bits);
+        let end = low32((offset + len).div_ceil(1 << bits));
+        match found.last_mut() {
+            Some((start, count)) if *start + *count >= first => {
+                *count = (*count).max(end - *start);
+            }
+            _ => found.push((first, end - first)),
+        }
+    }
+    found
+}
+
+/// Allocates a run of logical clusters and copies its bytes there.
+fn fill(
+    txn: &mut Txn<'_>,
+    (file, file_name): (&File, &str),
+    (mut cpos, mut count): (u32, u32),
+    runs: &[(u64, u64)],
+    extents: &mut Vec<Extent>,
+    progress: &dyn Fn(u64),
+) -> Result<()> {
+    let geo = txn.info().geo;
+    while count > 0 {
+        let (cluster, got) = txn.alloc_clusters(count.min(MAX_LEAF_CLUSTERS))?;
+        let blkno = geo.first_block(cluster);
+        extents.push(Extent {
+            cpos,
+            clusters: got,
+            blkno,
+            flags: ExtentFlags::empty(),
+        });
+        let start = u64::from(cpos) << geo.cluster_bits();
+        let end = start + (u64::from(got) << geo.cluster_bits());
+        let from = runs.partition_point(|(offset, len)| offset + len <= start);
+        let mut done = start;
+        for (offset, len) in runs[from..].iter().take_while(|(offset, _)| *offset < end) {
+            let (first, last) = ((*offset).max(start), (offset + len).min(end));
+            txn.zero_data(cluster, done - start, first - done)?;
+            let mut at = first;
+            while at < last {
+                let step = (last - at).min(64 << 20);
+                txn.copy_data(cluster, at - start, file, at, step)
+                    .map_err(|e| source_error(file_name, &e))?;
+                progress(step);
+                at += step;
+            }
+            done = last;
+        }
+        txn.zero_data(cluster, done - start, end - done)?;
+        cpos += got;
+        count -= got;
+    }
+    Ok(())
+}
+
+/// Writes the bytes of a host file over a file from byte `offset` on, copying clusters that others
+/// share first. Where the file has no clusters yet, new ones are made; the file grows as needed.
+///
+/// Clusters that only this file has are written in place: through the journal when they are few,
+/// directly otherwise. In the latter case a crash in the middle leaves some of the bytes old and
+/// some new, as with any filesystem.
+///
+/// # Errors
+/// The inode is no regular file, the source cannot be read, the volume is full, or a block cannot
+/// be used.
+pub fn overwrite(
+    txn: &mut Txn<'_>,
+    blkno: BlockNo,
+    offset: u64,
+    source: (&File, &str),
+    now: Timestamp,
+    progress: &dyn Fn(u64),
+) -> Result<Overwritten> {
+    let (file, file_name) = source;
+    let len = file
+        .metadata()
+        .map_err(|e| source_error(file_name, &e))?
+        .len();
+    let end = offset.checked_add(len).ok_or(Error::Input {
+        what: format!("{file_name}: offset {offset} and length {len} are too large"),
+    })?;
+    check_size(txn, end, blkno)?;
+    let dinode = inode::read(txn.view(), blkno)?;
+    if dinode.file_type() != Some(FileType::Regular) || is_system(&dinode) {
+        let rule = "only regular files can be written";
+        let value = dinode.i_mode.get().into();
+        return Err(FaultKind::Field {
+            field: "i_mode",
+            value,
+            rule,
+        }
+        .at(blkno)
+        .into());
+    }
+    let size = dinode.i_size.get();
+    let inline = dinode.inline_data().map(<[u8]>::to_vec);
+    drop(dinode);
+    let mut done = Overwritten {
+        bytes: len,
+        ..Overwritten::default()
+    };
+    if len == 0 {
+        return Ok(done);
+    }
+    if let Some(mut bytes) = inline {
+        let room = txn.info().geo.block_bytes() as u64;
+        if end <= room {
+            bytes.resize(bytes.len().max(index(end)), 0);
+            file.read_exact_at(&mut bytes[index(offset)..index(end)], 0)
+                .map_err(|e| source_error(file_name, &e))?;
+            if txn.store_inline(blkno, &bytes)? {
+                progress(len);
+                touch(txn, blkno, size.max(end), now)?;
+                return Ok(done);
+            }
+            bytes.truncate(index(size));
+        }
+        done.new_clusters += move_out(txn, blkno, &bytes)?;
+    }
+    let geo = txn.info().geo;
+    let (from, to) = (
+        low32(offset >> geo.cluster_bits()),
+        low32(geo.clusters_for(end)),
+    );
+    done.copied_clusters = cow::unshare_for_write(txn, blkno, from, to, (offset, end))?;
+    done.new_clusters += allocate_range(txn, blkno, from, to, (offset, end))?;
+    let root = txn.data_root(blkno)?;
+    let extents = txn.tree_extents(&root, from, to)?;
+    let direct = end - offset > txn.journal_data_limit();
+    for extent in &extents {
+        let start = u64::from(extent.cpos) << geo.cluster_bits();
+        let stop = u64::from(extent.end()) << geo.cluster_bits();
+        let (mut at, last) = (start.max(offset), stop.min(end));
+        let first = geo.cluster_of(extent.blkno);
+        let new = txn.is_new_cluster(first);
+        while at < last {
+            let step = (last - at).min(if new || direct { 64 << 20 } else { 1 << 20 });
+            let copied = if new || direct {
+                txn.copy_data(first, at - start, file, at - offset, step)
+            } else {
+                copy_journaled(txn, extent.blkno, at - start, file, at - offset, step)
+            };
+            copied.map_err(|e| source_error(file_name, &e))?;
+            progress(step);
+            at += step;
+        }
+    }
+    touch(txn, blkno, size.max(end), now)?;
+    Ok(done)
+}
+
+/// Whether an inode belongs to the volume itself.
+pub(super) fn is_system(inode: &Dinode) -> bool {
+    inode.flags().intersects(crate::layout::InodeFlags::SYSTEM)
+}
+
+/// Writes bytes over clusters that are in use, through the journal.
+fn copy_journaled(
+    txn: &mut Txn<'_>,
+    blkno: BlockNo,
+    skip: u64,
+    file: &File,
+    from: u64,
+    len: u64,
+) -> std::io::Result<()> {
+    let mut bytes = vec![0; index(len)];
+    file.read_exact_at(&mut bytes, from)?;
+    let size = txn.info().geo.block_bytes();
+    let mut at = skip;
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let inside = index(at % size as u64);
+        let step = rest.len().min(size - inside);
+        let block = blkno.plus(at / size as u64);
+        let mut edit = txn.edit_raw(block, None).map_err(std::io::Error::other)?;
+        edit.bytes_mut()[inside..inside + step].copy_from_slice(&rest[..step]);
+        rest = &rest[step..];
+        at += step as u64;
+    }
+    Ok(())
+}
+
+fn touch(txn: &mut Txn<'_>, blkno: BlockNo, size: u64, now: Timestamp) -> Result<()> {
+    let mut inode = txn.edit::<Dinode>(blkno)?;
+    inode.i_size = size.into();
+    inode.i_mtime = now.seconds.into();
+    inode.i_mtime_nsec = now.nanos.into();
+    inode.i_ctime = now.seconds.into();
+    inode.i_ctime_nsec = now.nanos.into();
+    Ok(())
+}
+
+/// Moves data that stood in an inode into a cluster; the number of clusters.
+fn move_out(txn: &mut Txn<'_>, blkno: BlockNo, bytes: &[u8]) -> Result<u64> {
+    txn.make_extent_list(blkno)?;
+    if bytes.is_empty() {
+        return Ok(0);
+    }
+    let geo = txn.info().geo;
+    let (cluster, clusters) = txn.alloc_clusters(1)?;
+    txn.write_data(cluster, 0, bytes)?;
+    txn.zero_data(
+        cluster,
+        bytes.len() as u64,
+        geo.cluster_bytes() - bytes.len() as u64,
+    )?;
+    let first = geo.first_block(cluster);
+    let extent = Extent {
+        cpos: 0,
+        clusters,
+        blkno: first,
+        flags: ExtentFlags::empty(),
+    };
+    let root = txn.data_root(blkno)?;
+    txn.splice(&root, 0, 1, &[extent])?;
+    txn.charge_clusters(blkno, 1)?;
+    Ok(1)
+}
+
+/// Makes the logical clusters `from..to` allocated and written, where `written` is the range of
+/// bytes that will be written: holes get clusters, unwritten extents lose that mark, and what lies
+/// in them outside of `written` reads as zeros. The number of clusters that were allocated.
+fn allocate_range(
+    txn: &mut Txn<'_>,
+    blkno: BlockNo,
+    from: u32,
+    to: u32,
+    written: (u64, u64),
+) -> Result<u64> {
+    let root = txn.data_root(blkno)?;
+    let old = txn.tree_extents(&root, from, to)?;
+    let geo = txn.info().geo;
+    let mut new = Vec::new();
+    let mut allocated = 0;
+    let mut at = from;
+    let mut old = old.iter().peekable();
+    while at < to {
+        let piece = match old.peek() {
+            Some(extent) if extent.cpos <= at => {
+                let skip = at - extent.cpos;
+                let clusters = extent.end().min(to) - at;
+                let first = extent
+                    .blkno
+                    .plus(u64::from(skip) * geo.blocks_per_cluster());
+                let flags = extent.flags.difference(ExtentFlags::UNWRITTEN);
+                let blank = extent.is_unwritten();
+                old.next();
+                let piece = Extent {
+                    cpos: at,
+                    clusters,
+                    blkno: first,
+                    flags,
+                };
+                if !blank {
+                    new.push(piece);
+                    at = piece.end();
+                    continue;
+                }
+                piece
+            }
+            next => {
+                let end = next.map_or(to, |extent| extent.cpos.min(to));
+                let (cluster, clusters) = txn.alloc_clusters((end - at).min(MAX_LEAF_CLUSTERS))?;
+                let first = geo.first_block(cluster);
+                allocated += u64::from(clusters);
+                Extent {
+                    cpos: at,
+                    clusters,
+                    blkno: first,
+                    flags: ExtentFlags::empty(),
+                }
+            }
+        };
+        // Zeros before and behind what will be written. An unwritten extent reads as zeros until
+        // the commit, so its clusters may be written at once, like new ones.
+        let start = u64::from(piece.cpos) << geo.cluster_bits();
+        let end = u64::from(piece.end()) << geo.cluster_bits();
+        let cluster: ClusterNo = geo.cluster_of(piece.blkno);
+        if start < written.0 {
+            txn.zero_data(cluster, 0, written.0.min(end) - start)?;
+        }
+        if end > written.1 {
+            let skip = written.1.max(start) - start;
+            txn.zero_data(cluster, skip, end - start - skip)?;
+        }
+        new.push(piece);
+        at = piece.end();
+    }
+    txn.splice(&root, from, to, &new)?;
+    txn.charge_clusters(blkno, allocated.cast_signed())?;
+    Ok(allocated)
+}

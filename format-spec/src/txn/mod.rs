@@ -1,0 +1,340 @@
+//! Transactions: staged edits of metadata that reach the volume all together or not at all.
+//!
+//! A [`Txn`] borrows its volume exclusively, so nobody reads stale blocks beside it. Edits are made
+//! in copies of whole blocks, in place: bytes that this library does not know survive. Nothing is
+//! written before [`Txn::commit`], except into space that was free when the transaction began
+//! (file data, new blocks), which nothing refers to until the commit.
+//!
+//! Space that a transaction frees is not handed out again by it: until the commit is durable, the
+//! volume on disk still uses it.
+
+mod clusters;
+mod commit;
+mod dir;
+mod dx;
+mod inode;
+mod quota;
+mod recover;
+mod refcount;
+mod suballoc;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+pub use commit::Committed;
+pub use inode::{NewInode, Timestamp};
+pub use recover::Recovered;
+pub(crate) use refcount::{Adjust, summed};
+pub use tree::TreeRoot;
+
+use crate::block::{BlockBuf, BlockSource, MetaBlock, View, VolumeInfo};
+use crate::device::DeviceMut;
+use crate::ecc;
+use crate::error::{Error, Result};
+use crate::layout::{Incompat, RoCompat};
+use crate::units::{BlockNo, ClusterNo, Slot};
+use crate::volume::Volume;
+
+/// A transaction on a volume.
+pub struct Txn<'v> {
+    base: &'v dyn BlockSource,
+    device: &'v dyn DeviceMut,
+    info: &'v VolumeInfo,
+    /// Slot whose journal and allocators the transaction uses.
+    slot: Slot,
+    staged: BTreeMap<BlockNo, Staged>,
+    clusters: clusters::ClusterAlloc,
+    suballocs: suballoc::SubAllocs,
+    charges: quota::Charges,
+}
+
+/// A block as it will be.
+struct Staged {
+    bytes: Box<[u8]>,
+    /// Whether the block lies in space that was free when the transaction began.
+    fresh: bool,
+}
+
+impl std::fmt::Debug for Txn<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Txn")
+            .field("staged", &self.staged.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: DeviceMut> Volume<D> {
+    /// Begins a transaction. Dirty journals must have been replayed: see [`Volume::recover`].
+    ///
+    /// # Errors
+    /// The volume cannot be written by this library, or must be recovered first.
+    pub fn begin(&mut self) -> Result<Txn<'_>> {
+        let refused = |why: String| Err(Error::Refused { why });
+        let features = self.info().features;
+        let unknown = features.ro_compat.difference(RoCompat::all());
+        if !unknown.is_empty() {
+            return refused(format!(
+                "unknown ro_compat feature bits {:#x}",
+                unknown.bits()
+            ));
+        }
+        let busy = Incompat::RESIZE_INPROG.union(Incompat::TUNEFS_INPROG);
+        if features.incompat.intersects(busy) {
+            return refused("an interrupted resize or tuning; finish it with its tool".to_owned());
+        }
+        if !self.pending().is_empty() {
+            return refused("its journal is dirty; it must be replayed first".to_owned());
+        }
+        let usable = self.journals().iter().find(|j| j.journal.is_ok());
+        let Some(slot) = usable.map(|j| j.slot) else {
+            return refused("no slot has a usable journal; run fsck.cowfs".to_owned());
+        };
+        let volume: &Self = self;
+        Ok(Txn {
+            base: volume,
+            device: volume.device(),
+            info: volume.info(),
+            slot,
+            staged: BTreeMap::new(),
+            clusters: clusters::ClusterAlloc::default(),
+            suballocs: suballoc::SubAllocs::default(),
+            charges: quota::Charges::default(),
+        })
+    }
+}
+
+impl BlockSource for Txn<'_> {
+    fn read_blocks(&self, first: BlockNo, count: usize) -> Result<BlockBuf<'_>> {
+        let mut staged = self
+            .staged
+            .range(first..first.plus(count as u64))
+            .peekable();
+        if staged.peek().is_none() {
+            return self.base.read_blocks(first, count);
+        }
+        if count == 1
+            && let Some((_, block)) = staged.peek()
+        {
+            return Ok(BlockBuf::Borrowed(&block.bytes));
+        }
+        let mut buf = self.base.read_blocks(first, count)?.into_owned();
+        let bytes = self.info.geo.block_bytes();
+        for (blkno, block) in staged {
+            let at = crate::units::index(blkno.since(first)) * bytes;
+            buf[at..at + bytes].copy_from_slice(&block.bytes);
+        }
+        Ok(BlockBuf::Owned(buf))
+    }
+}
+
+impl<'v> Txn<'v> {
+    /// The volume as this transaction will leave it.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View::new(self, self.info)
+    }
+
+    /// What the superblock says of the volume.
+    #[must_use]
+    pub const fn info(&self) -> &'v VolumeInfo {
+        self.info
+    }
+
+    /// Bytes of a block.
+    fn block_bytes(&self) -> usize {
+        self.info.geo.block_bytes()
+    }
+
+    /// Edits a metadata block in place, after its identity and check were tested.
+    ///
+    /// # Errors
+    /// The block cannot be read or is not what it should be.
+    pub fn edit<B: MetaBlock>(&mut self, blkno: BlockNo) -> Result<Edit<'_, B>> {
+        if !self.staged.contains_key(&blkno) {
+            let bytes = self.view().block::<B>(blkno)?.into_bytes();
+            self.staged.insert(
+                blkno,
+                Staged {
+                    bytes,
+                    fresh: false,
+                },
+            );
+        } else {
+            self.view().block::<B>(blkno)?;
+        }
+        Ok(self.guard(blkno, B::CHECK_AT))
+    }
+
+    /// Edits a directory block.
+    ///
+    /// # Errors
+    /// The block cannot be read or does not belong to the directory.
+    pub(crate) fn edit_dir_block(
+        &mut self,
+        blkno: BlockNo,
+        directory: BlockNo,
+        with_trailer: bool,
+    ) -> Result<Edit<'_, Raw>> {
+        let (buf, _) = self.view().dir_block(blkno, directory, with_trailer)?;
+        let bytes = buf.into_owned();
+        self.staged.entry(blkno).or_insert(Staged {
+            bytes,
+            fresh: false,
+        });
+        let check_at = if with_trailer {
+            self.block_bytes() - ecc::CHECK_BYTES
+        } else {
+            usize::MAX
+        };
+        Ok(self.guard(blkno, check_at))
+    }
+
+    /// Edits a block without a signature; its check, if any, lies at `check_at`.
+    ///
+    /// # Errors
+    /// The block cannot be read.
+    pub(crate) fn edit_raw(
+        &mut self,
+        blkno: BlockNo,
+        check_at: Option<usize>,
+    ) -> Result<Edit<'_, Raw>> {
+        if !self.staged.contains_key(&blkno) {
+            let bytes = self.view().raw(blkno)?.into_owned();
+            self.staged.insert(
+                blkno,
+                Staged {
+                    bytes,
+                    fresh: false,
+                },
+            );
+        }
+        Ok(self.guard(blkno, check_at.unwrap_or(usize::MAX)))
+    }
+
+    /// A new block, all zeros, in space that this transaction allocated. Its check, if any, lies
+    /// at `check_at`.
+    pub(crate) fn fresh<B>(&mut self, blkno: BlockNo, check_at: Option<usize>) -> Edit<'_, B> {
+        let bytes = vec![0; self.block_bytes()].into_boxed_slice();
+        self.staged.insert(blkno, Staged { bytes, fresh: true });
+        self.guard(blkno, check_at.unwrap_or(usize::MAX))
+    }
+
+    /// Forgets a staged block that is no longer part of the volume.
+    fn forget(&mut self, blkno: BlockNo) {
+        self.staged.remove(&blkno);
+    }
+
+    fn guard<B>(&mut self, blkno: BlockNo, check_at: usize) -> Edit<'_, B> {
+        let has_ecc = self.info.has(Incompat::META_ECC);
+        let size = self.block_bytes();
+        let staged = self.staged.entry(blkno).or_insert_with(|| Staged {
+            bytes: vec![0; size].into_boxed_slice(),
+            fresh: false,
+        });
+        Edit {
+            bytes: &mut staged.bytes,
+            check_at: has_ecc.then_some(check_at),
+            kind: PhantomData,
+        }
+    }
+
+    /// Writes file data into clusters that this transaction allocated, `skip` bytes behind the
+    /// start of `cluster`. Nothing refers to them before the commit.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub(crate) fn write_data(&self, cluster: ClusterNo, skip: u64, data: &[u8]) -> Result<()> {
+        let offset = (u64::from(cluster.0) << self.info.geo.cluster_bits()) + skip;
+        Ok(self.device.write_at(offset, data)?)
+    }
+
+    /// Copies `len` bytes from byte `from` of a host file into clusters, `skip` bytes behind the
+    /// start of `cluster`.
+    ///
+    /// # Errors
+    /// The file cannot be read or ends too early, or the device fails.
+    pub(crate) fn copy_data(
+        &self,
+        cluster: ClusterNo,
+        skip: u64,
+        file: &std::fs::File,
+        from: u64,
+        len: u64,
+    ) -> std::io::Result<()> {
+        let offset = (u64::from(cluster.0) << self.info.geo.cluster_bits()) + skip;
+        self.device.copy_from(file, from, offset, len)
+    }
+
+    /// The most bytes of file data worth sending through the journal: a quarter of the smallest
+    /// journal there is.
+    pub(crate) const fn journal_data_limit(&self) -> u64 {
+        1 << 20
+    }
+
+    /// Makes a range of new clusters read as zeros.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub(crate) fn zero_data(&self, cluster: ClusterNo, skip: u64, len: u64) -> Result<()> {
+        let offset = (u64::from(cluster.0) << self.info.geo.cluster_bits()) + skip;
+        Ok(self.device.write_zeros(offset, len)?)
+    }
+
+    /// Ends the transaction without changing the volume.
+    pub fn abort(self) {
+        drop(self);
+    }
+}
+
+/// Stands for a block without a head of its own.
+#[derive(Debug)]
+pub struct Raw;
+
+/// A staged block being edited. When the guard goes, the block's check is computed anew: no block
+/// can be written with a wrong one.
+#[derive(Debug)]
+pub struct Edit<'t, B> {
+    bytes: &'t mut [u8],
+    /// `None` on volumes without checks, `usize::MAX` for a block that has none.
+    check_at: Option<usize>,
+    kind: PhantomData<B>,
+}
+
+impl<B> Edit<'_, B> {
+    /// The whole block.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// The whole block, to be changed.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+}
+
+impl<B: MetaBlock> Deref for Edit<'_, B> {
+    type Target = B;
+
+    fn deref(&self) -> &B {
+        B::ref_from_prefix(self.bytes)
+            .map_or_else(|_| unreachable!("block shorter than head"), |p| p.0)
+    }
+}
+
+impl<B: MetaBlock + zerocopy::IntoBytes> DerefMut for Edit<'_, B> {
+    fn deref_mut(&mut self) -> &mut B {
+        B::mut_from_prefix(self.bytes)
+            .map_or_else(|_| unreachable!("block shorter than head"), |p| p.0)
+    }
+}
+
+impl<B> Drop for Edit<'_, B> {
+    fn drop(&mut self) {
+        if let Some(check_at) = self.check_at.filter(|at| *at != usize::MAX) {
+            ecc::stamp(self.bytes, check_at);
+        }
+    }
+}
