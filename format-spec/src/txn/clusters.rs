@@ -298,7 +298,7 @@ mod tests {
             let clear = |bit: u32| bitmap[bit as usize / 8] >> (bit % 8) & 1 == 0;
             let expected = (0..bits)
                 .filter(|&first| clear(first) && (first == 0 || !clear(first - 1)))
-                .map(|first| Run { first, len: (first..bits).take_while(|&b| clear(b)).count() as u32 })
+                .map(|first| Run { first, len: (first..bits).take_while(|&b| clear(b)).fold(0, |n, _| n + 1) })
                 .find(|run| run.len >= min)
                 .map(|run| Run { len: run.len.min(max), ..run });
             prop_assert_eq!(find_clear(&bitmap, bits, min, max), expected);

@@ -438,7 +438,7 @@ fn push_entry(space: &mut [u8], entry: &DxEntry) -> bool {
     if used >= count {
         return false;
     }
-    let at = size_of::<DxEntryList>() + used * size_of::<DxEntry>();
+    let at = size_of::<DxEntryList>() + std::mem::size_of_val(list.entries);
     space[at..at + size_of::<DxEntry>()].copy_from_slice(entry.as_bytes());
     space[6..8].copy_from_slice(&low16(used as u64 + 1).to_le_bytes());
     true
@@ -446,7 +446,7 @@ fn push_entry(space: &mut [u8], entry: &DxEntry) -> bool {
 
 /// Writes a list into its space; entries that are not in use become zero.
 fn write_entries(space: &mut [u8], entries: &[DxEntry]) {
-    let capacity = (space.len() - size_of::<DxEntryList>()) / size_of::<DxEntry>();
+    let capacity = DxListView::parse(space).map_or(0, |list| list.capacity);
     space.fill(0);
     if let Ok((head, rest)) = DxEntryList::mut_from_prefix(space) {
         head.de_count = low16(capacity as u64).into();
