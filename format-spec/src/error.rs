@@ -1,7 +1,7 @@
 //! Errors that name their place.
 //!
 //! Two kinds of trouble are kept apart. A [`Fault`] says that a block does not hold what the
-//! format asks of it: it is data that a checker collects. An [`Error`] stops an operation: the
+//! format asks of it: it is data that a checker collects. An [`enum@Error`] stops an operation: the
 //! device failed, the volume cannot be used, or the request cannot be met.
 
 use std::fmt;
