@@ -84,7 +84,8 @@ fn path_fields<S: Serializer>(path: &Option<PathText>, serializer: S) -> Result<
 }
 
 /// Standard base64 with padding.
-fn base64(bytes: &[u8]) -> String {
+#[must_use]
+pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {

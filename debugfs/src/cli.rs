@@ -1,0 +1,153 @@
+//! The command line of the program.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+use cowfs_format::toolkit::size::parse_size;
+
+use crate::prompt;
+use crate::session::{Session, Superblock};
+
+/// Looks into an OCFS2 volume: a prompt on a terminal, a script runner elsewhere.
+#[derive(Debug, Parser)]
+#[command(name = "debugfs.cowfs", version, max_term_width = 100)]
+struct Cli {
+    /// Run COMMAND instead of reading commands; may be repeated
+    #[arg(short = 'R', value_name = "COMMAND")]
+    requests: Vec<OsString>,
+    /// Read commands from FILE; `-` is the standard input
+    #[arg(short = 'f', value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Stop at the first command that fails
+    #[arg(short = 'e')]
+    stop: bool,
+    /// Open the volume by backup superblock N, 1 to 6
+    #[arg(short = 's', value_name = "N")]
+    backup: Option<u32>,
+    /// Block size, to find the backup superblock
+    #[arg(
+        short = 'b',
+        short_alias = 'B',
+        value_name = "BYTES",
+        requires = "backup"
+    )]
+    block_size: Option<String>,
+    /// Results as JSON: one object a line for each command
+    #[arg(long)]
+    json: bool,
+    /// Image file or block device; without it, use `open`
+    volume: Option<PathBuf>,
+}
+
+/// The command line, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    let mut text = String::from("Commands:\n");
+    for command in crate::table::commands() {
+        text.push_str(&format!(
+            "  {}\n      {}\n",
+            command.usage(),
+            command.summary
+        ));
+    }
+    text.push_str(
+        "\nFILE is /path, //system-file, <inode> or a path from the current directory.\n\
+         The exit status is 1 when any command failed.",
+    );
+    Cli::command().after_long_help(text)
+}
+
+/// Runs the program.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let parsed = command()
+        .try_get_matches_from(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = u8::from(error.use_stderr());
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let out = Box::new(BufWriter::with_capacity(1 << 16, io::stdout()));
+    let mut session = Session::new(out, Box::new(io::stderr()));
+    session.json = cli.json;
+    session.terminal = io::stdout().is_terminal();
+    match all(&cli, session) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "debugfs.cowfs: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does all that the command line asks for; false when anything failed.
+fn all(cli: &Cli, mut session: Session) -> io::Result<bool> {
+    let tell = |what: String| writeln!(io::stderr(), "debugfs.cowfs: {what}").map(|()| false);
+    let block_bits = match cli.block_size.as_deref().map(parse_size) {
+        None => None,
+        Some(Ok(size)) if size.is_power_of_two() => Some(size.trailing_zeros()),
+        Some(Ok(_)) => return tell("-b: a block size is 512, 1024, 2048 or 4096".to_owned()),
+        Some(Err(error)) => return tell(format!("-b: {error}")),
+    };
+    if let Some(path) = &cli.volume {
+        let by = Superblock {
+            backup: cli.backup,
+            block_bits,
+        };
+        if let Err(error) = session.open(path.clone(), by) {
+            return tell(format!("{error:#}"));
+        }
+    }
+    let mut good = true;
+    for request in &cli.requests {
+        good &= session.line(request.as_bytes())?;
+        if session.ended || !good && cli.stop {
+            return Ok(good);
+        }
+    }
+    let from_stdin = cli
+        .file
+        .as_ref()
+        .is_some_and(|path| path.as_os_str() == "-");
+    if let Some(path) = cli.file.as_ref().filter(|_| !from_stdin) {
+        let file = match std::fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) => return tell(format!("{}: {error}", path.display())),
+        };
+        return Ok(lines(&mut session, &mut BufReader::new(file), cli.stop)? && good);
+    }
+    if !from_stdin && !cli.requests.is_empty() {
+        return Ok(good);
+    }
+    let interactive = !from_stdin && io::stdin().is_terminal() && io::stdout().is_terminal();
+    let rest = if interactive {
+        prompt::run(session)?
+    } else {
+        lines(&mut session, &mut io::stdin().lock(), cli.stop)?
+    };
+    Ok(rest && good)
+}
+
+/// Runs the lines of a script; false when one failed.
+fn lines(session: &mut Session, script: &mut dyn BufRead, stop: bool) -> io::Result<bool> {
+    let mut good = true;
+    let mut line = Vec::new();
+    while !session.ended && (good || !stop) {
+        line.clear();
+        if script.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        good &= session.line(&line)?;
+    }
+    Ok(good)
+}

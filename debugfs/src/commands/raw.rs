@@ -1,0 +1,94 @@
+//! `block`: all bytes of a block, by the field tables of the format.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+use cowfs_format::dump::{self, BlockKind};
+use cowfs_format::layout::XATTR_BUCKET;
+use serde::Serialize;
+
+use crate::report::{Page, Report, Text};
+use crate::session::Session;
+use crate::table::{Args, BLOCKS, Command, Needs, Opt};
+
+pub(super) const COMMANDS: &[Command] = &[Command {
+    name: "block",
+    aliases: &["dump_block"],
+    options: &[Opt {
+        short: 't',
+        long: "type",
+        value: Some("TYPE"),
+        help: "take it for a TYPE, whatever it says of itself; `raw` for plain bytes",
+    }],
+    operands: &[BLOCKS],
+    summary: "Shows all bytes of blocks, each byte once.",
+    about: "Columns: offset, length, encoding, field, value. Two different blocks never give the \
+            same text. Types: ocfs_header superblock dinode extent_block group_desc dir_block \
+            dx_root dx_leaf xattr_block xattr_bucket refcount_block journal_superblock \
+            journal_descriptor journal_descriptor_64 journal_commit journal_revoke \
+            journal_revoke_64 raw.",
+    needs: Needs::Volume,
+    run: block,
+}];
+
+/// Dumped blocks.
+#[derive(Serialize)]
+struct Dumps {
+    blocks: Vec<Dump>,
+}
+
+/// A dumped block: its layout as data and as text.
+#[derive(Serialize)]
+struct Dump {
+    blkno: u64,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    layout: serde_json::Value,
+    #[serde(skip)]
+    text: String,
+}
+
+fn block(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
+    let forced = match args.value('t') {
+        Some(name) => Some(
+            BlockKind::from_name(std::str::from_utf8(name).unwrap_or(""))
+                .context("no such type; `help block` lists them")?,
+        ),
+        None => None,
+    };
+    let mut blocks = Vec::new();
+    for word in args.all() {
+        let blkno = session.block_arg(word)?;
+        let view = session.view()?;
+        let count = match forced {
+            Some(BlockKind::XattrBucket) => XATTR_BUCKET >> view.geo().block_bits(),
+            _ => 1,
+        };
+        let bytes = match view.run(blkno, count) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                session.fault(error);
+                continue;
+            }
+        };
+        let kind = forced.unwrap_or_else(|| BlockKind::detect(&bytes));
+        let tree = dump::dump(kind, &bytes);
+        blocks.push(Dump {
+            blkno: blkno.0,
+            kind: kind.name(),
+            layout: serde_json::to_value(&tree)?,
+            text: tree.to_string(),
+        });
+    }
+    Ok(Some(Box::new(Dumps { blocks })))
+}
+
+impl Text for Dumps {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        for block in &self.blocks {
+            writeln!(page, "block {}", block.blkno)?;
+            page.write_all(block.text.as_bytes())?;
+        }
+        Ok(())
+    }
+}

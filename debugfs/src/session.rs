@@ -1,0 +1,289 @@
+//! What a run of commands shares: the open volume, the current directories, where output goes.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+use cowfs_format::block::View;
+use cowfs_format::device::Device;
+use cowfs_format::read::inode::{self, Inode};
+use cowfs_format::toolkit::open;
+use cowfs_format::units::BlockNo;
+use cowfs_format::volume::scan::Scanner;
+use cowfs_format::volume::{Volume, path};
+
+use crate::report::Page;
+use crate::table::{self, Needs};
+use crate::words;
+
+/// A volume that commands look into.
+#[derive(Debug)]
+pub struct Open {
+    /// Where it is on the host.
+    pub path: PathBuf,
+    /// The volume.
+    pub volume: Volume<Box<dyn Device>>,
+}
+
+/// Which superblock to open a volume by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Superblock {
+    /// Number of the backup; `None` for the primary one.
+    pub backup: Option<u32>,
+    /// log2 of the block size, to find the backup.
+    pub block_bits: Option<u32>,
+}
+
+/// What a run of commands shares.
+pub struct Session {
+    open: Option<Open>,
+    /// Current directory in the volume.
+    pub cwd: BlockNo,
+    /// Its path as it was reached.
+    pub cwd_path: Vec<u8>,
+    /// Current directory on the host.
+    pub host_dir: PathBuf,
+    /// Whether results are JSON.
+    pub json: bool,
+    /// Whether results go to a terminal.
+    pub terminal: bool,
+    /// Set when the run is to end.
+    pub ended: bool,
+    out: Box<dyn Write>,
+    err: Box<dyn Write>,
+    faults: Vec<String>,
+    scanner: Option<Scanner>,
+}
+
+impl Session {
+    /// A session without a volume.
+    #[must_use]
+    pub fn new(out: Box<dyn Write>, err: Box<dyn Write>) -> Self {
+        Self {
+            open: None,
+            cwd: BlockNo(0),
+            cwd_path: b"/".to_vec(),
+            host_dir: PathBuf::from("."),
+            json: false,
+            terminal: false,
+            ended: false,
+            out,
+            err,
+            faults: Vec::new(),
+            scanner: None,
+        }
+    }
+
+    /// Opens a volume for reading, in place of the one that was open.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(&mut self, path: PathBuf, by: Superblock) -> Result<()> {
+        let device = open::read_only(&path)?;
+        let opened = match by.backup {
+            Some(backup) => Volume::open_backup(device, backup, by.block_bits),
+            None => Volume::open(device),
+        };
+        let volume = opened.with_context(|| path.display().to_string())?;
+        self.cwd = volume.info().root;
+        self.cwd_path = b"/".to_vec();
+        self.open = Some(Open { path, volume });
+        Ok(())
+    }
+
+    /// Closes the volume; false when none was open.
+    pub fn close(&mut self) -> bool {
+        self.open.take().is_some()
+    }
+
+    /// The open volume.
+    ///
+    /// # Errors
+    /// None is open.
+    pub fn opened(&self) -> Result<&Open> {
+        self.open
+            .as_ref()
+            .ok_or_else(|| anyhow!("no volume is open; use `open VOLUME`"))
+    }
+
+    /// A sight of the open volume.
+    ///
+    /// # Errors
+    /// None is open.
+    pub fn view(&self) -> Result<View<'_>> {
+        Ok(self.opened()?.volume.view())
+    }
+
+    /// The inode that a file specification names.
+    ///
+    /// # Errors
+    /// None does.
+    pub fn find(&self, spec: &[u8]) -> Result<BlockNo> {
+        Ok(path::resolve(self.view()?, self.cwd, spec)?)
+    }
+
+    /// The inode that a file specification names; without one, the current directory.
+    ///
+    /// # Errors
+    /// None does, or the inode is damaged.
+    pub fn inode(&self, spec: Option<&[u8]>) -> Result<Inode<'_>> {
+        let blkno = spec.map_or(Ok(self.cwd), |spec| self.find(spec))?;
+        Ok(inode::read(self.view()?, blkno)?)
+    }
+
+    /// Reports trouble that does not end a command, but makes it fail.
+    pub fn fault(&mut self, fault: impl std::fmt::Display) {
+        self.faults.push(fault.to_string());
+    }
+
+    /// Threads for scans of the whole volume.
+    ///
+    /// # Errors
+    /// They cannot be started.
+    pub fn scanner(&mut self) -> Result<()> {
+        if self.scanner.is_none() {
+            self.scanner = Some(Scanner::new(None)?);
+        }
+        Ok(())
+    }
+
+    /// The threads that [`Session::scanner`] started, with the volume.
+    ///
+    /// # Errors
+    /// They were not started, or no volume is open.
+    pub fn scan(&self) -> Result<(&Scanner, View<'_>)> {
+        let scanner = self.scanner.as_ref();
+        Ok((
+            scanner.ok_or_else(|| anyhow!("the scan was not started"))?,
+            self.view()?,
+        ))
+    }
+
+    /// A sight of the open volume together with where results go, for bytes of files.
+    ///
+    /// # Errors
+    /// No volume is open.
+    pub fn view_and_out(&mut self) -> Result<(View<'_>, &mut dyn Write)> {
+        match &self.open {
+            Some(open) => Ok((open.volume.view(), &mut self.out)),
+            None => bail!("no volume is open; use `open VOLUME`"),
+        }
+    }
+
+    /// Runs one line; false when it failed.
+    ///
+    /// # Errors
+    /// Results cannot be written.
+    pub fn line(&mut self, line: &[u8]) -> io::Result<bool> {
+        let words = match words::split(line) {
+            Ok(words) => words,
+            Err(why) => {
+                self.complain("", &[why.to_owned()])?;
+                return Ok(false);
+            }
+        };
+        let Some((name, rest)) = words.split_first() else {
+            return Ok(true);
+        };
+        self.faults.clear();
+        let said = self.command(name, rest);
+        let mut faults = std::mem::take(&mut self.faults);
+        let shown = words::quoted(name);
+        let report = match said {
+            Ok(report) => report,
+            Err(error) => {
+                if let Some(io) = error.downcast_ref::<io::Error>()
+                    && io.kind() == io::ErrorKind::BrokenPipe
+                {
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
+                faults.push(format!("{error:#}"));
+                None
+            }
+        };
+        if self.json {
+            self.json_line(&shown, report.as_deref(), &faults)?;
+        } else if let Some(report) = report {
+            report.write(&mut Page::new(&mut self.out, self.terminal))?;
+        }
+        self.out.flush()?;
+        self.complain(&shown, &faults)?;
+        Ok(faults.is_empty())
+    }
+
+    fn json_line(
+        &mut self,
+        name: &str,
+        report: Option<&dyn crate::report::Report>,
+        faults: &[String],
+    ) -> io::Result<()> {
+        let mut object = serde_json::Map::new();
+        object.insert("schema".to_owned(), 1.into());
+        object.insert("command".to_owned(), name.into());
+        if let Some(report) = report {
+            match report.json()? {
+                serde_json::Value::Object(map) => object.extend(map),
+                other => {
+                    object.insert("result".to_owned(), other);
+                }
+            }
+        }
+        if !faults.is_empty() {
+            object.insert("errors".to_owned(), faults.into());
+        }
+        serde_json::to_writer(&mut self.out, &object)?;
+        writeln!(self.out)
+    }
+
+    fn complain(&mut self, name: &str, faults: &[String]) -> io::Result<()> {
+        for fault in faults {
+            let colon = if name.is_empty() { "" } else { ": " };
+            // A message may hold a name from the volume.
+            let fault = cowfs_format::toolkit::report::PathText(fault.clone().into_bytes());
+            writeln!(self.err, "debugfs.cowfs: {name}{colon}{}", fault.shown())?;
+        }
+        self.err.flush()
+    }
+
+    fn command(
+        &mut self,
+        name: &[u8],
+        rest: &[Vec<u8>],
+    ) -> Result<Option<Box<dyn crate::report::Report>>> {
+        let command = table::find(name)?;
+        let args = command.parse(rest)?;
+        if command.needs == Needs::Volume {
+            self.opened()?;
+        }
+        (command.run)(self, &args)
+    }
+
+    /// A block given as `1234`, `<1234>` or `0x4d2`.
+    ///
+    /// # Errors
+    /// It is no number, or no block of the volume.
+    pub fn block_arg(&self, word: &[u8]) -> Result<BlockNo> {
+        let number = number(
+            word.strip_prefix(b"<")
+                .map_or(word, |inner| inner.strip_suffix(b">").unwrap_or(word)),
+        )?;
+        let blocks = self.view()?.geo().blocks();
+        if number >= blocks {
+            bail!("block {number} lies outside of the volume, which has {blocks} blocks");
+        }
+        Ok(BlockNo(number))
+    }
+}
+
+/// A number given in decimal or, after `0x`, in hexadecimal.
+///
+/// # Errors
+/// It is none.
+pub fn number(word: &[u8]) -> Result<u64> {
+    let text = std::str::from_utf8(word).unwrap_or("");
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| anyhow!("\"{}\" is no number", words::quoted(word)))
+}
