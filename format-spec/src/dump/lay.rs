@@ -111,9 +111,17 @@ impl<'a> Lay<'a> {
         }
     }
 
-    /// Text of `len` bytes.
+    /// Text of `len` bytes, NUL padded; what follows a NUL and is not padding is plain bytes.
     pub(super) fn text(&mut self, name: &'static str, len: usize) {
-        self.leaf(name, len, Value::Text);
+        let left = self.left();
+        let raw = left.get(..len).unwrap_or(left);
+        let end = raw.iter().position(|&b| b == 0).unwrap_or(raw.len());
+        if raw.iter().skip(end).all(|&b| b == 0) {
+            self.leaf(name, raw.len(), Value::Text);
+        } else {
+            self.leaf(name, end, Value::Text);
+            self.plain(name, raw.len() - end);
+        }
     }
 
     /// `len` bytes without structure: rows, and folded runs.
