@@ -22,6 +22,9 @@ struct Cli {
     /// Read commands from FILE; `-` is the standard input
     #[arg(short = 'f', value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Open the volume for writing, exclusively; a dirty journal is replayed first
+    #[arg(short = 'w')]
+    writes: bool,
     /// Stop at the first command that fails
     #[arg(short = 'e')]
     stop: bool,
@@ -77,6 +80,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let out = Box::new(BufWriter::with_capacity(1 << 16, io::stdout()));
     let mut session = Session::new(out, Box::new(io::stderr()));
     session.json = cli.json;
+    session.writes = cli.writes;
     session.terminal = io::stdout().is_terminal();
     match all(&cli, session) {
         Ok(true) => ExitCode::SUCCESS,

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use cowfs_format::block::View;
-use cowfs_format::device::Device;
+use cowfs_format::device::{Device, FileDevice};
 use cowfs_format::read::inode::{self, Inode};
 use cowfs_format::toolkit::open;
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::scan::Scanner;
-use cowfs_format::volume::{Volume, path};
+use cowfs_format::volume::{JournalState, Volume, path};
 
 use crate::report::Page;
 use crate::table::{self, Needs};
@@ -21,8 +21,34 @@ use crate::words;
 pub struct Open {
     /// Where it is on the host.
     pub path: PathBuf,
-    /// The volume.
-    pub volume: Volume<Box<dyn Device>>,
+    volume: Access,
+}
+
+/// An open volume; without `-w` it is on a device that cannot be written.
+#[derive(Debug)]
+enum Access {
+    Read(Volume<Box<dyn Device>>),
+    Write(Volume<FileDevice>),
+}
+
+impl Open {
+    /// A sight of the volume.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        match &self.volume {
+            Access::Read(volume) => volume.view(),
+            Access::Write(volume) => volume.view(),
+        }
+    }
+
+    /// The states of its journals.
+    #[must_use]
+    pub fn journals(&self) -> &[JournalState] {
+        match &self.volume {
+            Access::Read(volume) => volume.journals(),
+            Access::Write(volume) => volume.journals(),
+        }
+    }
 }
 
 /// Which superblock to open a volume by.
@@ -32,6 +58,15 @@ pub struct Superblock {
     pub backup: Option<u32>,
     /// log2 of the block size, to find the backup.
     pub block_bits: Option<u32>,
+}
+
+impl Superblock {
+    fn open<D: Device>(self, device: D) -> cowfs_format::error::Result<Volume<D>> {
+        match self.backup {
+            Some(backup) => Volume::open_backup(device, backup, self.block_bits),
+            None => Volume::open(device),
+        }
+    }
 }
 
 /// What a run of commands shares.
@@ -45,6 +80,8 @@ pub struct Session {
     pub host_dir: PathBuf,
     /// Whether results are JSON.
     pub json: bool,
+    /// Whether volumes are opened for writing.
+    pub writes: bool,
     /// Whether results go to a terminal.
     pub terminal: bool,
     /// Set when the run is to end.
@@ -65,6 +102,7 @@ impl Session {
             cwd_path: b"/".to_vec(),
             host_dir: PathBuf::from("."),
             json: false,
+            writes: false,
             terminal: false,
             ended: false,
             out,
@@ -74,21 +112,43 @@ impl Session {
         }
     }
 
-    /// Opens a volume for reading, in place of the one that was open.
+    /// Opens a volume, in place of the one that was open. For writing, its journals are replayed.
     ///
     /// # Errors
     /// It cannot be opened.
     pub fn open(&mut self, path: PathBuf, by: Superblock) -> Result<()> {
-        let device = open::read_only(&path)?;
-        let opened = match by.backup {
-            Some(backup) => Volume::open_backup(device, backup, by.block_bits),
-            None => Volume::open(device),
+        let place = || path.display().to_string();
+        let volume = if self.writes {
+            let mut volume = by.open(open::writable(&path)?).with_context(place)?;
+            let recovered = volume.recover().with_context(place)?;
+            for (slot, transactions, blocks) in recovered.replayed {
+                writeln!(
+                    self.err,
+                    "debugfs.cowfs: replayed the journal of slot {slot}: {transactions} \
+                     transactions, {blocks} blocks"
+                )?;
+            }
+            Access::Write(volume)
+        } else {
+            Access::Read(by.open(open::read_only(&path)?).with_context(place)?)
         };
-        let volume = opened.with_context(|| path.display().to_string())?;
-        self.cwd = volume.info().root;
+        let open = Open { path, volume };
+        self.cwd = open.view().info().root;
         self.cwd_path = b"/".to_vec();
-        self.open = Some(Open { path, volume });
+        self.open = Some(open);
         Ok(())
+    }
+
+    /// The open volume, to be edited.
+    ///
+    /// # Errors
+    /// None is open for writing.
+    pub fn writable(&mut self) -> Result<&mut Volume<FileDevice>> {
+        match self.open.as_mut().map(|open| &mut open.volume) {
+            Some(Access::Write(volume)) => Ok(volume),
+            Some(Access::Read(_)) => bail!("the volume is open for reading only; start with -w"),
+            None => bail!("no volume is open; use `open VOLUME`"),
+        }
     }
 
     /// Closes the volume; false when none was open.
@@ -111,7 +171,7 @@ impl Session {
     /// # Errors
     /// None is open.
     pub fn view(&self) -> Result<View<'_>> {
-        Ok(self.opened()?.volume.view())
+        Ok(self.opened()?.view())
     }
 
     /// The inode that a file specification names.
@@ -165,7 +225,7 @@ impl Session {
     /// No volume is open.
     pub fn view_and_out(&mut self) -> Result<(View<'_>, &mut dyn Write)> {
         match &self.open {
-            Some(open) => Ok((open.volume.view(), &mut self.out)),
+            Some(open) => Ok((open.view(), &mut self.out)),
             None => bail!("no volume is open; use `open VOLUME`"),
         }
     }
@@ -252,8 +312,10 @@ impl Session {
     ) -> Result<Option<Box<dyn crate::report::Report>>> {
         let command = table::find(name)?;
         let args = command.parse(rest)?;
-        if command.needs == Needs::Volume {
-            self.opened()?;
+        match command.needs {
+            Needs::Nothing => {}
+            Needs::Volume => drop(self.opened()?),
+            Needs::Writing => drop(self.writable()?),
         }
         (command.run)(self, &args)
     }

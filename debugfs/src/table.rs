@@ -38,6 +38,8 @@ pub enum Needs {
     Nothing,
     /// A volume.
     Volume,
+    /// A volume opened for writing (`-w`).
+    Writing,
 }
 
 /// An option of a command.

@@ -1,29 +1,39 @@
 //! The commands, grouped by what they look at. Each file has its models, their text, and a table.
 
 mod content;
+mod edit;
 mod extents;
+mod index;
 mod inode;
+mod journal;
 mod list;
 mod names;
+mod owners;
 mod parts;
 mod raw;
 mod refcount;
 mod shell;
 mod space;
 mod volume;
+mod xattr;
 
 use crate::table::Command;
 
 /// The tables of all files.
 pub(crate) const GROUPS: &[&[Command]] = &[
     content::COMMANDS,
+    edit::COMMANDS,
     extents::COMMANDS,
+    index::COMMANDS,
     inode::COMMANDS,
+    journal::COMMANDS,
     list::COMMANDS,
     names::COMMANDS,
+    owners::COMMANDS,
     raw::COMMANDS,
     refcount::COMMANDS,
     shell::COMMANDS,
     space::COMMANDS,
     volume::COMMANDS,
+    xattr::COMMANDS,
 ];

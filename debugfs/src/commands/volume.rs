@@ -116,8 +116,8 @@ fn text_of(bytes: &[u8]) -> String {
 }
 
 fn stats(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
-    let volume = &session.opened()?.volume;
-    let view = volume.view();
+    let opened = session.opened()?;
+    let view = opened.view();
     let info = view.info();
     let at = info.superblock;
     let block = view.raw(at)?;
@@ -125,7 +125,7 @@ fn stats(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> 
         .ok_or_else(|| FaultKind::OutOfVolume.at(at))?;
     let (head, _) =
         zerocopy_prefix::<Dinode>(&block).ok_or_else(|| FaultKind::OutOfVolume.at(at))?;
-    let journals = volume
+    let journals = opened
         .journals()
         .iter()
         .map(|state| JournalLine {
@@ -295,7 +295,7 @@ struct Df {
 
 fn df(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     let opened = session.opened()?;
-    let view = opened.volume.view();
+    let view = opened.view();
     let geo = view.geo();
     let bitmap = inode::read(view, system::find(view, SystemFile::GlobalBitmap)?)
         .context("the cluster bitmap")?;
