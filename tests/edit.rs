@@ -2,6 +2,8 @@
 //! inodes and their indexes, imported files, clones, and overwrites that break sharing, on volumes
 //! of many geometries.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
