@@ -1,6 +1,7 @@
 //! What our transactions leave on a volume, judged by fsck.ocfs2: directories that outgrow their
 //! inodes and their indexes, imported files, clones, and overwrites that break sharing, on volumes
 //! of many geometries.
+#![allow(clippy::unwrap_used)] // A test may panic.
 
 #![allow(clippy::unwrap_used)]
 

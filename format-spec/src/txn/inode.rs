@@ -103,6 +103,8 @@ impl Txn<'_> {
             Some(FileType::Regular | FileType::Directory) => make_extent_list(&mut inode),
             _ => {}
         }
+        drop(inode);
+        self.journal_fresh(sub.blkno);
     }
 
     /// Gives an inode an empty extent list in place of what its body holds.

@@ -53,7 +53,8 @@ pub struct Txn<'v> {
 /// A block as it will be.
 struct Staged {
     bytes: Box<[u8]>,
-    /// Whether the block lies in space that was free when the transaction began.
+    /// Whether the block may be written before the commit: it lies in space that was free when the
+    /// transaction began, and nobody looks there.
     fresh: bool,
 }
 
@@ -219,6 +220,14 @@ impl<'v> Txn<'v> {
         let bytes = vec![0; self.block_bytes()].into_boxed_slice();
         self.staged.insert(blkno, Staged { bytes, fresh: true });
         self.guard(blkno, check_at.unwrap_or(usize::MAX))
+    }
+
+    /// Sends a new block through the journal all the same. New inodes need that: fsck.ocfs2 takes
+    /// any valid inode in a group of inodes for one in use, whatever the bitmap says.
+    pub(crate) fn journal_fresh(&mut self, blkno: BlockNo) {
+        if let Some(staged) = self.staged.get_mut(&blkno) {
+            staged.fresh = false;
+        }
     }
 
     /// Forgets a staged block that is no longer part of the volume.
