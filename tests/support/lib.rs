@@ -23,6 +23,7 @@ pub mod guest;
 pub mod kernel;
 pub mod oracle;
 pub mod place;
+pub mod session;
 pub mod skip;
 pub mod sum;
 pub mod walk;
