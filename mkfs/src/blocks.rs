@@ -4,8 +4,8 @@
 
 use cowfs_format::ecc;
 use cowfs_format::layout::{
-    ChainList, ChainRec, DINODE_HEAD, DISCONTIG_BITMAP_BYTES, DX_INLINE, DX_ROOT_BODY, Dinode,
-    DxEntry, DxEntryList, DxRoot, DynFeatures, EXTENT_BLOCK_LIST, ExtentBlock, ExtentFlags,
+    BlockCheck, ChainList, ChainRec, DINODE_HEAD, DISCONTIG_BITMAP_BYTES, DX_INLINE, DX_ROOT_BODY,
+    Dinode, DxEntry, DxEntryList, DxRoot, DynFeatures, EXTENT_BLOCK_LIST, ExtentBlock, ExtentFlags,
     ExtentList, ExtentRec, GROUP_BITMAP, GroupDesc, HashKind, Incompat, InlineData, InodeFlags,
     LocalAlloc, SUPER_BLOCK_BLKNO, SUPER_BLOCK_SIGNATURE, SuperBlock, TruncateLog, dx_hash,
 };
@@ -467,7 +467,10 @@ impl Plan {
     }
 
     /// The descriptor of a cluster group.
-    pub(crate) fn cluster_desc(&self, group: u32) -> (BlockNo, Vec<u8>) {
+    ///
+    /// Nearly all groups have the same bitmap, and differ in their heads only. The parity of what
+    /// they share is worked out once and kept in `shared`: parity is the exclusive or over the bits.
+    pub(crate) fn cluster_desc(&self, group: u32, shared: &mut Option<u16>) -> (BlockNo, Vec<u8>) {
         let own = self.geo.group_block(group);
         let parent = self.file(Kind::GlobalBitmap).map_or(0, |file| file.bit);
         let bits = self.space.bits(group);
@@ -479,7 +482,22 @@ impl Plan {
             Some(next) if next < self.geo.cluster_groups() => self.geo.group_block(next).0.into(),
             _ => 0.into(),
         };
-        (own, self.group_block(&desc, self.space.runs(group)))
+        let runs = self.space.runs(group);
+        if runs != [Run { start: 0, len: 1 }] || !self.ecc() {
+            return (own, self.group_block(&desc, runs));
+        }
+        let mut block = self.empty();
+        put(&mut block, 0, &desc);
+        block[GROUP_BITMAP] = 1;
+        let head = ecc::parity(&block[..GROUP_BITMAP], GROUP_CHECK);
+        let rest = *shared.get_or_insert_with(|| ecc::parity(&block, GROUP_CHECK) ^ head);
+        let check = BlockCheck {
+            bc_crc32: ecc::crc(&block, GROUP_CHECK).into(),
+            bc_ecc: (head ^ rest).into(),
+            bc_reserved: 0.into(),
+        };
+        put(&mut block, GROUP_CHECK, &check);
+        (own, block)
     }
 
     fn group_desc(&self, own: BlockNo, parent: BlockNo, bits: u32, free: u32) -> GroupDesc {

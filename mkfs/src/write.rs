@@ -106,8 +106,9 @@ impl Writer<'_> {
     }
 
     fn cluster_groups(&mut self) -> Result<()> {
+        let mut shared = None;
         for group in 0..self.plan.geo.cluster_groups() {
-            let (at, block) = self.plan.cluster_desc(group);
+            let (at, block) = self.plan.cluster_desc(group, &mut shared);
             self.block(at, &block)?;
         }
         Ok(())
