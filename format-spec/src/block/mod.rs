@@ -59,6 +59,11 @@ pub trait BlockSource: Sync {
     /// # Errors
     /// The device fails.
     fn read_blocks(&self, first: BlockNo, count: usize) -> Result<BlockBuf<'_>>;
+
+    /// Says that a run of blocks will be read soon.
+    fn prefetch_blocks(&self, first: BlockNo, count: u64) {
+        let _ = (first, count);
+    }
 }
 
 /// A read-only sight of a volume.
@@ -110,6 +115,11 @@ impl<'v> View<'v> {
             return Err(FaultKind::OutOfVolume.at(first).into());
         }
         self.source.read_blocks(first, count)
+    }
+
+    /// Says that a run of blocks will be read soon; a hint.
+    pub fn prefetch(self, first: BlockNo, count: u64) {
+        self.source.prefetch_blocks(first, count);
     }
 
     /// The bytes of a block, whatever it is.

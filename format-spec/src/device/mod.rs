@@ -35,6 +35,11 @@ pub trait Device: Send + Sync + Debug {
         let _ = (offset, len);
         None
     }
+
+    /// Says that a range will be read soon. A hint: it may do nothing, and cannot fail.
+    fn prefetch(&self, offset: u64, len: usize) {
+        let _ = (offset, len);
+    }
 }
 
 /// A device that can be written.
@@ -96,6 +101,10 @@ impl<D: Device + ?Sized> Device for &D {
     fn mapped(&self, offset: u64, len: usize) -> Option<&[u8]> {
         (**self).mapped(offset, len)
     }
+
+    fn prefetch(&self, offset: u64, len: usize) {
+        (**self).prefetch(offset, len);
+    }
 }
 
 impl<D: DeviceMut + ?Sized> DeviceMut for &D {
@@ -137,6 +146,10 @@ impl<D: Device + ?Sized> Device for Box<D> {
 
     fn mapped(&self, offset: u64, len: usize) -> Option<&[u8]> {
         (**self).mapped(offset, len)
+    }
+
+    fn prefetch(&self, offset: u64, len: usize) {
+        (**self).prefetch(offset, len);
     }
 }
 

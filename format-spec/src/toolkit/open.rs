@@ -331,6 +331,10 @@ impl Device for LockedMap {
     fn mapped(&self, offset: u64, len: usize) -> Option<&[u8]> {
         self.map.mapped(offset, len)
     }
+
+    fn prefetch(&self, offset: u64, len: usize) {
+        self.map.prefetch(offset, len);
+    }
 }
 
 #[cfg(test)]
