@@ -1,0 +1,310 @@
+//! The command line: options, exit status, what is printed where.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use cowfs_format::device::Device;
+use cowfs_format::error::Result;
+use cowfs_format::toolkit::exit::ExitBits;
+use cowfs_format::toolkit::open;
+use cowfs_format::toolkit::progress::{Progress, Sink};
+use cowfs_format::toolkit::report::Report;
+use cowfs_format::toolkit::size::parse_size;
+use cowfs_format::volume::Volume;
+use cowfs_format::volume::scan::Scanner;
+use cowfs_format::volume::system::{self, SystemFile};
+
+use crate::catalogue;
+use crate::check::check_with;
+use crate::pass::superblock::needs_check;
+
+/// Checks a volume in the OCFS2 format.
+///
+/// The volume is only read. One that was not unmounted is checked as it will be once its journals
+/// are replayed. Exit status: 0 nothing is wrong, 4 something is, 8 the check could not be done,
+/// 16 wrong usage, 32 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "fsck.cowfs", version, disable_version_flag = true)]
+pub struct Args {
+    /// Check even when the volume was left cleanly.
+    #[arg(short = 'f', long = "force")]
+    force: bool,
+    /// Only look; this version never writes.
+    #[arg(short = 'n', long = "no", conflicts_with_all = ["preen", "yes"])]
+    no: bool,
+    /// Repair what can be repaired without asking (this version refuses on a damaged volume).
+    #[arg(
+        short = 'p',
+        long = "preen",
+        visible_short_alias = 'a',
+        conflicts_with = "yes"
+    )]
+    preen: bool,
+    /// Repair everything (this version refuses on a damaged volume).
+    #[arg(short = 'y', long = "yes")]
+    yes: bool,
+    /// Use the backup superblock in this block; needs -B.
+    #[arg(
+        short = 'b',
+        long = "superblock",
+        value_name = "BLOCK",
+        requires = "block_size"
+    )]
+    superblock: Option<u64>,
+    /// Block size of the volume, with -b or -r.
+    #[arg(short = 'B', long = "block-size", value_name = "BYTES")]
+    block_size: Option<String>,
+    /// Use backup superblock number N, 1 to 6.
+    #[arg(
+        short = 'r',
+        long = "backup",
+        value_name = "N",
+        conflicts_with = "superblock"
+    )]
+    backup: Option<u32>,
+    /// Write progress for programs to this open file descriptor, as e2fsck does.
+    #[arg(short = 'C', value_name = "FD")]
+    progress_fd: Option<i32>,
+    /// Say more: the explanation of each kind of finding.
+    #[arg(short = 'v', long)]
+    verbose: bool,
+    /// Say nothing but findings.
+    #[arg(short = 'q', long)]
+    quiet: bool,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Number of threads; the result is the same for any.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Explain a code and exit; `all` explains every code.
+    #[arg(long, value_name = "CODE")]
+    explain: Option<String>,
+    /// Print the version and exit.
+    #[arg(short = 'V', long = "version")]
+    version: bool,
+    /// Device or image file.
+    #[arg(value_name = "VOLUME", required_unless_present_any = ["explain", "version"])]
+    volume: Option<PathBuf>,
+}
+
+/// The command line as data, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Args::command()
+}
+
+/// Runs the program: results to `out`, everything else to `err`.
+pub fn run(
+    args: impl IntoIterator<Item = OsString>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> ExitCode {
+    match Args::try_parse_from(args) {
+        Err(error) if error.exit_code() == 0 => {
+            let _ = write!(out, "{error}");
+            ExitBits::CLEAN.into()
+        }
+        Err(error) => {
+            let _ = write!(err, "{error}");
+            ExitBits::USAGE.into()
+        }
+        Ok(args) => args.run(out, err).into(),
+    }
+}
+
+impl Args {
+    fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> ExitBits {
+        if self.version {
+            let _ = writeln!(out, "fsck.cowfs {}", env!("CARGO_PKG_VERSION"));
+            return ExitBits::CLEAN;
+        }
+        if let Some(code) = &self.explain {
+            return explain(code, out, err);
+        }
+        let Some(path) = &self.volume else {
+            return ExitBits::USAGE;
+        };
+        let opened = self.open(path);
+        match opened.and_then(|volume| self.check(path, &volume)) {
+            Ok(report) => self.print(&report, out, err),
+            Err(error) => {
+                let message = error.to_string();
+                let line = if message.contains(&path.display().to_string()) {
+                    format!("fsck.cowfs: {message}")
+                } else {
+                    format!("fsck.cowfs: {}: {message}", path.display())
+                };
+                let _ = writeln!(err, "{line}");
+                ExitBits::OPERATIONAL
+            }
+        }
+    }
+
+    fn open(&self, path: &Path) -> Result<Volume<Box<dyn Device>>> {
+        let device = open::read_only(path)?;
+        let block_bits = match &self.block_size {
+            None => None,
+            Some(text) => {
+                let bytes = parse_size(text)?;
+                if !(512..=4096).contains(&bytes) || !bytes.is_power_of_two() {
+                    let what = format!("block size {text}: must be 512, 1024, 2048 or 4096");
+                    return Err(cowfs_format::error::Error::Input { what });
+                }
+                Some(bytes.ilog2())
+            }
+        };
+        let backup = match (self.superblock, block_bits) {
+            (Some(2), _) => None,
+            (Some(block), Some(bits)) => {
+                let offset = block
+                    .checked_shl(bits)
+                    .filter(|offset| offset >> bits == block);
+                let number = (1..=6u32).find(|n| offset == Some(1 << (30 + 2 * (n - 1))));
+                Some(number.ok_or_else(|| cowfs_format::error::Error::Input {
+                    what: format!(
+                        "block {block}: no backup superblock can be there; they are at 1, 4, 16, \
+                         64, 256 GiB and 1 TiB"
+                    ),
+                })?)
+            }
+            _ => self.backup,
+        };
+        match backup {
+            Some(number) => Volume::open_backup(device, number, block_bits),
+            None => Volume::open(device),
+        }
+    }
+
+    fn check(&self, path: &Path, volume: &Volume<Box<dyn Device>>) -> Result<Report> {
+        let name = path.display().to_string();
+        if !self.force && !needs_check(volume) {
+            return Ok(clean(volume, &name));
+        }
+        let scanner = Scanner::new(self.threads.map(usize::from))?;
+        let sink = match self.progress_fd {
+            // e2fsck takes 0 for a bar, and a negative number for numbers nobody asked for yet.
+            Some(0) => Sink::for_terminal(self.quiet),
+            Some(fd) => {
+                let fd = fd.unsigned_abs();
+                Sink::lines(fd, name.clone()).map_err(|error| {
+                    let what = format!("-C {fd}: cannot write progress there: {error}");
+                    cowfs_format::error::Error::Input { what }
+                })?
+            }
+            None => Sink::for_terminal(self.quiet),
+        };
+        let progress = Progress::start(sink);
+        let checked = check_with(volume, &scanner, &progress);
+        drop(progress);
+        Ok(checked.report(&name))
+    }
+
+    fn print(&self, report: &Report, out: &mut dyn Write, err: &mut dyn Write) -> ExitBits {
+        let done = if self.json {
+            report.json(out)
+        } else {
+            self.text(report, out)
+        };
+        let bits = match report.exit {
+            0 => ExitBits::CLEAN,
+            32 => ExitBits::CANCELLED,
+            _ => ExitBits::UNCORRECTED,
+        };
+        match done {
+            // Whoever closed the pipe has seen enough.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                let _ = writeln!(err, "fsck.cowfs: cannot write the report: {error}");
+                bits.with(ExitBits::OPERATIONAL)
+            }
+            _ if bits == ExitBits::UNCORRECTED && (self.preen || self.yes) => {
+                let _ = writeln!(
+                    err,
+                    "fsck.cowfs: {}: repair is not available in this version; nothing was written",
+                    report.volume
+                );
+                bits.with(ExitBits::OPERATIONAL)
+            }
+            _ => bits,
+        }
+    }
+
+    fn text(&self, report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+        report.text_findings(out)?;
+        if self.verbose {
+            let mut codes: Vec<&str> = report.findings.iter().map(|item| item.code).collect();
+            codes.sort_unstable();
+            codes.dedup();
+            for entry in catalogue::entries().filter(|entry| codes.contains(&entry.code)) {
+                writeln!(out, "{}:{}", entry.code, entry.explanation)?;
+            }
+        }
+        if self.quiet {
+            return Ok(());
+        }
+        let number = |key: &str| report.facts.get(key).and_then(serde_json::Value::as_u64);
+        let mut words = vec![report.status.to_owned()];
+        let errors = report.findings.len() as u64 + report.findings_left_out;
+        if errors > 0 {
+            words.push(format!("{errors} findings"));
+        }
+        for (key, what) in [("inodes", "inodes"), ("clusters", "clusters")] {
+            if let Some(count) = number(key) {
+                words.push(match number(&format!("{key}_used")) {
+                    Some(used) => format!("{used}/{count} {what}"),
+                    None => format!("{count} {what}"),
+                });
+            }
+        }
+        writeln!(out, "{}: {}", report.volume, words.join(", "))
+    }
+}
+
+/// The report of a volume that says of itself that it is clean.
+fn clean(volume: &Volume<Box<dyn Device>>, name: &str) -> Report {
+    let view = volume.view();
+    let mut facts = serde_json::Map::new();
+    let bitmap = system::find(view, SystemFile::GlobalBitmap)
+        .and_then(|blkno| cowfs_format::read::inode::read(view, blkno));
+    if let Ok(bitmap) = bitmap {
+        facts.insert("clusters_used".to_owned(), bitmap.bitmap_used().into());
+        facts.insert("clusters".to_owned(), bitmap.bitmap_total().into());
+    }
+    Report {
+        schema: 1,
+        program: "fsck.cowfs",
+        volume: name.to_owned(),
+        status: "clean",
+        exit: ExitBits::CLEAN.code(),
+        facts,
+        ..Report::default()
+    }
+}
+
+fn explain(code: &str, out: &mut dyn Write, err: &mut dyn Write) -> ExitBits {
+    let mut found = false;
+    for entry in catalogue::entries() {
+        if code == "all" || entry.code.eq_ignore_ascii_case(code) {
+            found = true;
+            let preen = if entry.preen { ", safe to repair" } else { "" };
+            let severity = entry.severity.name();
+            let _ = writeln!(
+                out,
+                "{} ({severity}{preen}):{}",
+                entry.code, entry.explanation
+            );
+        }
+    }
+    if found {
+        ExitBits::CLEAN
+    } else {
+        let _ = writeln!(
+            err,
+            "fsck.cowfs: no code \"{code}\"; --explain all lists them"
+        );
+        ExitBits::USAGE
+    }
+}

@@ -1,0 +1,143 @@
+//! What the bitmaps say against what was found in use.
+
+use cowfs_format::layout::GroupDesc;
+
+use super::cluster_groups::{GroupFact, bits_of};
+use crate::catalogue::{AllocProblem, At};
+use crate::facts::clusters::{Joiner, bitmap_word, word_masks};
+use crate::facts::groups::{Group, Kind};
+use crate::facts::{Cx, Out};
+
+/// Clusters that are marked as used although no file claims them, because a local alloc or a
+/// truncate log holds them; sorted, disjoint: first and end.
+pub(crate) type Held = Vec<(u32, u32)>;
+
+/// Compares a cluster group with the claims on its clusters.
+pub(crate) fn clusters(
+    cx: &Cx<'_>,
+    bitmap: cowfs_format::units::BlockNo,
+    group: u32,
+    fact: GroupFact,
+    held: &Held,
+) -> Out {
+    let mut out = Out::default();
+    let geo = cx.view.geo();
+    let blkno = geo.group_block(group);
+    let (Some(desc), _) = cx.view.inspect::<GroupDesc>(blkno) else {
+        return out;
+    };
+    let bits = bits_of(cx, group);
+    let base = group * geo.clusters_per_group();
+    let own = geo.cluster_of(blkno).0 - base;
+    if fact.empty && own == 0 && only_own_cluster(cx, group) {
+        return out;
+    }
+    let at = At::within(bitmap, blkno);
+    let (mut free, mut leaked) = (Joiner::default(), Joiner::default());
+    let (mut free_runs, mut leaked_runs) = (Vec::new(), Vec::new());
+    let held = held_words(held, base, bits);
+    let mut held = held.into_iter().peekable();
+    for (index, mask) in word_masks(0, bits) {
+        let marked = bitmap_word(desc.bitmap(), index) & mask;
+        let claimed = cx.clusters.word(group, index) & mask;
+        let mut held_here = 0;
+        while let Some((_, mask)) = held.next_if(|(at, _)| *at == index) {
+            held_here |= mask;
+        }
+        let word_base = base + u32::try_from(index * 64).unwrap_or(0);
+        free.add(word_base, claimed & !marked, &mut |a, b| {
+            free_runs.push((a, b))
+        });
+        leaked.add(word_base, marked & !claimed & !held_here, &mut |a, b| {
+            leaked_runs.push((a, b))
+        });
+    }
+    free.finish(&mut |a, b| free_runs.push((a, b)));
+    leaked.finish(&mut |a, b| leaked_runs.push((a, b)));
+    for (first, count) in free_runs {
+        out.find(at, AllocProblem::ClusterFree { first, count });
+    }
+    for (first, count) in leaked_runs {
+        out.find(at, AllocProblem::ClusterLeak { first, count });
+    }
+    out
+}
+
+/// Whether of a group only the descriptor's cluster, its first, is claimed.
+fn only_own_cluster(cx: &Cx<'_>, group: u32) -> bool {
+    let words = cx.view.geo().clusters_per_group() as usize / 64;
+    cx.clusters.word(group, 0) == 1 && (1..words).all(|word| cx.clusters.word(group, word) == 0)
+}
+
+/// The parts of the held ranges in `base..base + bits`, as words.
+fn held_words(held: &Held, base: u32, bits: u32) -> Vec<(usize, u64)> {
+    let end = base.saturating_add(bits);
+    let from = held.partition_point(|&(_, held_end)| held_end <= base);
+    held.iter()
+        .skip(from)
+        .take_while(|&&(first, _)| first < end)
+        .flat_map(|&(first, held_end)| word_masks(first.max(base) - base, held_end.min(end) - base))
+        .collect()
+}
+
+/// Compares a group of metadata blocks with the claims on its blocks.
+pub(crate) fn metadata(cx: &Cx<'_>, group: &Group) -> Out {
+    let mut out = Out::default();
+    if group.kind != Kind::Extent {
+        return out;
+    }
+    let (Some(desc), _) = cx.view.inspect::<GroupDesc>(group.blkno) else {
+        return out;
+    };
+    let at = At::within(group.allocator, group.blkno);
+    let mut joiner = Joiner::default();
+    let mut leaks = Vec::new();
+    for (index, mask) in word_masks(0, group.bits) {
+        let marked = bitmap_word(desc.bitmap(), index) & mask;
+        // The descriptor claims its own bit.
+        let claimed = group.claimed_word(index) | u64::from(index == 0);
+        let base = u32::try_from(index * 64).unwrap_or(0);
+        let unmarked = group.claimed_word(index) & !marked & mask;
+        each_bit(unmarked, base, |bit| {
+            if let Some(blkno) = group.block_of(bit) {
+                let what = what_is(cx, blkno);
+                out.find(At::block(blkno), AllocProblem::MetaBitFree { bit, what });
+            }
+        });
+        each_bit(group.doubled_word(index), base, |bit| {
+            if let Some(blkno) = group.block_of(bit) {
+                let what = what_is(cx, blkno);
+                out.find(At::block(blkno), AllocProblem::MetaShared { what });
+            }
+        });
+        joiner.add(base, marked & !claimed, &mut |first, count| {
+            leaks.push((first, count))
+        });
+    }
+    joiner.finish(&mut |first, count| leaks.push((first, count)));
+    for (first, count) in leaks {
+        out.find(at, AllocProblem::MetaLeak { first, count });
+    }
+    out
+}
+
+fn each_bit(mut word: u64, base: u32, mut visit: impl FnMut(u32)) {
+    while word != 0 {
+        visit(base + word.trailing_zeros());
+        word &= word - 1;
+    }
+}
+
+/// The name of what a claimed block holds, by its signature.
+fn what_is(cx: &Cx<'_>, blkno: cowfs_format::units::BlockNo) -> &'static str {
+    let Ok(block) = cx.view.raw(blkno) else {
+        return "block of metadata";
+    };
+    match block.get(..5) {
+        Some(b"EXBLK") => "extent block",
+        Some(b"XATTR") => "xattr block",
+        Some(b"DXDIR") => "directory index root",
+        Some(b"REFCN") => "refcount block",
+        _ => "block of metadata",
+    }
+}

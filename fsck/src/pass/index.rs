@@ -1,0 +1,285 @@
+//! Directory indexes: their blocks and clusters, and whether names are found through them.
+
+use cowfs_format::block::{Checked, View};
+use cowfs_format::layout::{
+    DIR_TRAILER, Dinode, DirBlockTrailer, DxHash, DxLeaf, DxRoot, DynFeatures, HashKind, Incompat,
+    dx_hash, hash_is_split,
+};
+use cowfs_format::read::dx::{self, DxListView};
+use cowfs_format::read::extent::Extent;
+use cowfs_format::units::BlockNo;
+use zerocopy::FromBytes;
+
+use super::extents::{self, Tree};
+use super::inode::is_system;
+use crate::catalogue::{At, BlockKind, DirProblem};
+use crate::facts::{Cx, Origin, Out};
+
+/// The root of a directory's index, when it has one.
+fn root_of(inode: &Checked<'_, Dinode>) -> Option<BlockNo> {
+    let dynamic = inode.dyn_features();
+    (dynamic.contains(DynFeatures::INDEXED_DIR) && !dynamic.contains(DynFeatures::INLINE_DATA))
+        .then(|| BlockNo(inode.i_dx_root.get()))
+}
+
+/// Claims what the index of a directory uses and checks its root.
+pub(crate) fn claim(cx: &Cx<'_>, out: &mut Out, inode: &Checked<'_, Dinode>) {
+    let Some(blkno) = root_of(inode) else { return };
+    if !cx.view.info().has(Incompat::INDEXED_DIRS) {
+        out.find(At::inode(inode.blkno()), DirProblem::IvDxTree {});
+    }
+    let at = At::within(inode.blkno(), blkno);
+    let Some(root) = cx.inspect::<DxRoot>(out, at, blkno, BlockKind::Dx) else {
+        return;
+    };
+    let origin = Origin {
+        slot: root.dr_suballoc_slot.get(),
+        bit: root.dr_suballoc_bit.get(),
+        loc: root.dr_suballoc_loc.get(),
+    };
+    cx.claim_meta(out, inode.blkno(), blkno, "directory index root", origin);
+    if root.dr_dir_blkno.get() != inode.blkno().0 {
+        let why = format!("its root belongs to directory {}", root.dr_dir_blkno);
+        out.find(at, DirProblem::DxTreeCorrupt { why });
+    }
+    if root.is_inline() {
+        return;
+    }
+    let spec = tree(inode, &root);
+    let sum = extents::walk(cx, out, spec, &mut |out, extent| {
+        let first = cx.view.geo().cluster_of(extent.blkno).0;
+        cx.claim(
+            out,
+            inode.blkno(),
+            is_system(cx, inode),
+            first,
+            extent.clusters,
+        );
+    });
+    if !sum.broken && u64::from(root.dr_clusters.get()) != sum.clusters {
+        let why = format!(
+            "its root counts {} clusters of {}",
+            root.dr_clusters, sum.clusters
+        );
+        out.find(at, DirProblem::DxTreeCorrupt { why });
+    }
+}
+
+fn tree<'a>(inode: &Checked<'_, Dinode>, root: &'a Checked<'_, DxRoot>) -> Tree<'a> {
+    Tree {
+        owner: inode.blkno(),
+        root: root.blkno(),
+        space: root.body(),
+        last_eb: root.dr_last_eb_blk.get(),
+        holes: true,
+        shared: false,
+        to_blocks: false,
+    }
+}
+
+/// The index of a directory, while its names are looked up in it.
+pub(crate) struct Index<'v> {
+    at: At,
+    root: Checked<'v, DxRoot>,
+    /// Hash, directory block, and whether a name was found for it; sorted.
+    entries: Vec<(u64, u64, bool)>,
+    /// Whether all leaves could be read.
+    whole: bool,
+}
+
+const fn key(hash: DxHash) -> u64 {
+    (hash.major as u64) << 32 | hash.minor as u64
+}
+
+impl<'v> Index<'v> {
+    /// Reads the index of a directory.
+    pub(crate) fn load(cx: &Cx<'v>, out: &mut Out, inode: &Checked<'_, Dinode>) -> Option<Self> {
+        let blkno = root_of(inode).filter(|_| cx.view.info().has(Incompat::INDEXED_DIRS))?;
+        let at = At::within(inode.blkno(), blkno);
+        // What is wrong with the root was told when it was claimed.
+        let (root, faults) = cx.view.inspect::<DxRoot>(blkno);
+        let root = root.filter(|_| faults.len() <= 1)?;
+        let (mut entries, mut whole) = (Vec::new(), true);
+        if root.is_inline() {
+            whole &= take(out, at, root.inline_entries(), &mut entries, |_| true);
+        } else {
+            let mut extents: Vec<Extent> = Vec::new();
+            let mut unheard = Out::default();
+            let mut quiet = |_: &mut Out, extent: &Extent| extents.push(*extent);
+            whole &= !extents::walk(cx, &mut unheard, tree(inode, &root), &mut quiet).broken;
+            let ends = extents
+                .iter()
+                .skip(1)
+                .map(|next| u64::from(next.cpos))
+                .chain([1 << 32]);
+            for (extent, end) in extents.iter().zip(ends) {
+                whole &= leaves(cx, out, inode, extent, end, &mut entries);
+            }
+        }
+        entries.sort_unstable();
+        Some(Self {
+            at,
+            root,
+            entries,
+            whole,
+        })
+    }
+
+    /// Whether a name in a directory block is found through the index, under either hash.
+    pub(crate) fn finds(&mut self, view: View<'_>, name: &[u8], block: BlockNo) -> bool {
+        let kinds: &[HashKind] = if hash_is_split(name) {
+            &[HashKind::Signed, HashKind::Unsigned]
+        } else {
+            &[HashKind::Signed]
+        };
+        let mut found = false;
+        for &kind in kinds {
+            let wanted = key(dx_hash(name, view.info().dx_seed, kind));
+            let same = |entry: &(u64, u64, bool)| (entry.0, entry.1) == (wanted, block.0);
+            let from = self
+                .entries
+                .partition_point(|entry| (entry.0, entry.1) < (wanted, block.0));
+            let Some(run) = self.entries.get_mut(from..) else {
+                continue;
+            };
+            let mut run = run.iter_mut().take_while(|entry| same(entry)).peekable();
+            found |= run.peek().is_some();
+            if let Some(entry) = run.find(|entry| !entry.2) {
+                entry.2 = true;
+            }
+        }
+        // With a leaf missing, a name that is not found may be there.
+        found || !self.whole
+    }
+
+    /// Checks what is left once all `names` of the directory were looked up. `blocks` are the
+    /// directory's blocks, sorted; `complete` says that all of them could be read.
+    pub(crate) fn finish(
+        self,
+        cx: &Cx<'_>,
+        out: &mut Out,
+        names: u64,
+        blocks: &[BlockNo],
+        complete: bool,
+    ) {
+        self.free_list(cx, out, blocks);
+        if !complete || !self.whole {
+            return;
+        }
+        for &(hash, block, found) in &self.entries {
+            if !found {
+                let bytes = hash.to_be_bytes();
+                let major = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                let minor = u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+                out.find(
+                    self.at,
+                    DirProblem::DxStale {
+                        major,
+                        minor,
+                        block,
+                    },
+                );
+            }
+        }
+        // A name may have an entry under each of its two hashes; either way to count is healthy.
+        let found = self.root.dr_num_entries.get();
+        if u64::from(found) != names && u64::from(found) != self.entries.len() as u64 {
+            out.find(
+                self.at,
+                DirProblem::DxNumEntries {
+                    found,
+                    expected: names,
+                },
+            );
+        }
+    }
+
+    /// Walks the list of directory blocks with room.
+    fn free_list(&self, cx: &Cx<'_>, out: &mut Out, blocks: &[BlockNo]) {
+        let mut next = self.root.dr_free_blk.get();
+        let mut steps = 0;
+        while next != 0 {
+            let found = next;
+            let mut wrong = |why| out.find(self.at, DirProblem::DxFreeList { why, found });
+            if blocks.binary_search(&BlockNo(next)).is_err() {
+                wrong("it leads to a block of somebody else");
+                return;
+            }
+            steps += 1;
+            if steps > blocks.len() {
+                wrong("it loops");
+                return;
+            }
+            let Ok(bytes) = cx.view.raw(BlockNo(next)) else {
+                return;
+            };
+            let at = bytes.len().saturating_sub(DIR_TRAILER);
+            let trailer = DirBlockTrailer::ref_from_bytes(bytes.get(at..).unwrap_or_default());
+            next = trailer.map_or(0, |trailer| trailer.db_free_next.get());
+        }
+    }
+}
+
+/// Adds the entries of a list; false when the list cannot be right.
+fn take(
+    out: &mut Out,
+    at: At,
+    list: Option<DxListView<'_>>,
+    entries: &mut Vec<(u64, u64, bool)>,
+    belongs: impl Fn(DxHash) -> bool,
+) -> bool {
+    let Some(list) = list else { return false };
+    let (count, used) = (list.head.de_count.get(), list.head.de_num_used.get());
+    let sane = used <= count && usize::from(count) <= list.capacity;
+    if !sane {
+        let why = format!(
+            "a list says {used} of {count} entries, with room for {}",
+            list.capacity
+        );
+        out.find(at, DirProblem::DxTreeCorrupt { why });
+    }
+    for entry in list.entries {
+        let (major, minor) = (entry.dx_major_hash.get(), entry.dx_minor_hash.get());
+        let (hash, block) = (DxHash { major, minor }, entry.dx_dirent_blk.get());
+        if belongs(hash) {
+            entries.push((key(hash), block, false));
+        } else {
+            out.find(
+                at,
+                DirProblem::DxStale {
+                    major,
+                    minor,
+                    block,
+                },
+            );
+        }
+    }
+    sane
+}
+
+/// Reads the leaves of an extent of the index; false when some could not be read.
+fn leaves(
+    cx: &Cx<'_>,
+    out: &mut Out,
+    inode: &Checked<'_, Dinode>,
+    extent: &Extent,
+    end: u64,
+    entries: &mut Vec<(u64, u64, bool)>,
+) -> bool {
+    let mut whole = true;
+    for i in 0..u64::from(extent.clusters) * cx.view.geo().blocks_per_cluster() {
+        let blkno = extent.blkno.plus(i);
+        let at = At::within(inode.blkno(), blkno);
+        match cx.inspect::<DxLeaf>(out, at, blkno, BlockKind::Dx) {
+            None => whole = false,
+            Some(leaf) => {
+                whole &= take(out, at, leaf.list(), entries, |hash| {
+                    let keys = u64::from(extent.cpos)..end;
+                    keys.contains(&u64::from(hash.major))
+                        && dx::leaf_of(cx.view, extent, hash) == blkno
+                });
+            }
+        }
+    }
+    whole
+}

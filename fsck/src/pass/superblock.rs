@@ -1,0 +1,245 @@
+//! The superblock and its backups, the journals, the slot map.
+
+use cowfs_format::block::VolumeInfo;
+use cowfs_format::device::Device;
+use cowfs_format::ecc::{self, Verdict};
+use cowfs_format::layout::jbd2::{INCOMPAT_64BIT, INCOMPAT_REVOKE};
+use cowfs_format::layout::{
+    Compat, Dinode, Features, Field, Incompat, SUPER_BLOCK_BODY, SuperBlock,
+};
+use cowfs_format::read::slot_map;
+use cowfs_format::units::BlockNo;
+use cowfs_format::volume::Volume;
+use cowfs_format::volume::system::SystemFile;
+use zerocopy::FromBytes;
+
+use super::system::System;
+use crate::catalogue::{At, VolumeProblem};
+use crate::facts::{Cx, Out, why};
+
+/// Fields of the superblock that may differ in backups.
+const LOOSE: [&str; 5] = [
+    "s_mnt_count",
+    "s_state",
+    "s_errors",
+    "s_lastcheck",
+    "s_max_mnt_count",
+];
+
+/// Checks the superblock against the volume, and the backups against the superblock.
+pub(crate) fn scan(cx: &Cx<'_>, system: &System, out: &mut Out) {
+    let view = cx.view;
+    let info = view.info();
+    let at = At::block(info.superblock);
+    let Ok(block) = view.raw(info.superblock) else {
+        return;
+    };
+    if view.has_ecc()
+        && let Verdict::OneBit { bit } = ecc::verify(&block, 0x80)
+    {
+        let (what, bit) = ("superblock", bit as u64);
+        out.find(at, VolumeProblem::EccOneBit { what, bit });
+    }
+    let unfinished = Incompat::RESIZE_INPROG | Incompat::TUNEFS_INPROG;
+    let bits = info.features.incompat.intersection(unfinished).bits();
+    if bits != 0 {
+        out.find(at, VolumeProblem::TunefsUnfinished { bits });
+    }
+    let expected = view.geo().group_block(0);
+    if info.first_cluster_group != expected {
+        let (found, expected) = (info.first_cluster_group.0, expected.0);
+        out.find(at, VolumeProblem::FirstGroup { found, expected });
+    }
+    let body = block.get(SUPER_BLOCK_BODY..).unwrap_or_default();
+    if let Ok((sb, _)) = SuperBlock::ref_from_prefix(body)
+        && sb.s_state.get() & 1 != 0
+    {
+        out.find(at, VolumeProblem::ErrorState {});
+    }
+    if let Some(bitmap) = system.inode(view, SystemFile::GlobalBitmap) {
+        let (superblock, bitmap) = (view.geo().clusters(), bitmap.i_clusters.get());
+        if superblock != bitmap {
+            out.find(at, VolumeProblem::SuperblockClusters { superblock, bitmap });
+        }
+    }
+    if info.features.compat.contains(Compat::BACKUP_SB) {
+        backups(cx, out, &block);
+    }
+}
+
+/// Claims the clusters of the backups and compares each with the superblock.
+fn backups(cx: &Cx<'_>, out: &mut Out, primary: &[u8]) {
+    let view = cx.view;
+    let geo = view.geo();
+    for (number, offset) in (1u32..).zip(geo.backup_offsets()) {
+        let blkno = BlockNo(offset >> geo.block_bits());
+        cx.claim(
+            out,
+            view.info().superblock,
+            true,
+            geo.cluster_of(blkno).0,
+            1,
+        );
+        if blkno == view.info().superblock {
+            continue;
+        }
+        let at = At::block(blkno);
+        let Ok(block) = view.raw(blkno) else {
+            let what = "backup superblock";
+            out.find(at, VolumeProblem::Unreadable { what });
+            continue;
+        };
+        if let Err(error) = VolumeInfo::from_superblock(&block, blkno) {
+            let why = why(&error);
+            out.find(at, VolumeProblem::BackupInvalid { number, why });
+            continue;
+        }
+        let generation = |block: &[u8]| {
+            Dinode::ref_from_prefix(block).map_or((0, 0), |(head, _)| {
+                (head.i_fs_generation.get(), head.i_clusters.get())
+            })
+        };
+        let field = if generation(primary) == generation(&block) {
+            differing(primary, &block)
+        } else {
+            Some("i_fs_generation or i_clusters")
+        };
+        if let Some(field) = field {
+            out.find(at, VolumeProblem::BackupStale { number, field });
+        }
+    }
+}
+
+/// The first field of the superblock body that differs and must not.
+fn differing(primary: &[u8], backup: &[u8]) -> Option<&'static str> {
+    let body = |block: &'_ [u8], field: &Field| {
+        field
+            .bytes(block.get(SUPER_BLOCK_BODY..).unwrap_or_default())
+            .to_vec()
+    };
+    // A backup carries the mark that there are backups; the primary was asked for it already.
+    SuperBlock::FIELDS
+        .iter()
+        .filter(|field| !LOOSE.contains(&field.name))
+        .find(|field| body(primary, field) != body(backup, field))
+        .map(|field| field.name)
+}
+
+/// Checks the journals and tells what they hold.
+pub(crate) fn journals<D: Device>(volume: &Volume<D>, system: &System, out: &mut Out) {
+    let view = volume.view();
+    let known = INCOMPAT_REVOKE | INCOMPAT_64BIT;
+    let sizes: Vec<Option<u32>> = volume
+        .journals()
+        .iter()
+        .map(|state| {
+            let inode = system.inode(view, SystemFile::Journal(state.slot))?;
+            Some(inode.i_clusters.get())
+        })
+        .collect();
+    let largest = sizes.iter().flatten().copied().max().unwrap_or(0);
+    let features = volume
+        .journals()
+        .iter()
+        .filter_map(|state| state.journal.as_ref().ok())
+        .map(|journal| journal.superblock.s_feature_incompat.get() & known)
+        .fold(0, |all, features| all | features);
+    for (state, size) in volume.journals().iter().zip(&sizes) {
+        let slot = state.slot.0;
+        let Some(blkno) = system.find(SystemFile::Journal(state.slot)) else {
+            continue;
+        };
+        let at = At::inode(blkno);
+        if let Some(clusters) = size.filter(|size| *size < largest) {
+            out.find(
+                at,
+                VolumeProblem::JournalTooSmall {
+                    slot,
+                    clusters,
+                    largest,
+                },
+            );
+        }
+        let journal = match &state.journal {
+            Ok(journal) => journal,
+            Err(error) => {
+                let why = why(error);
+                out.find(at, VolumeProblem::JournalInvalid { slot, why });
+                continue;
+            }
+        };
+        let sb = &journal.superblock;
+        let unknown = (sb.s_feature_incompat.get() & !known)
+            | sb.s_feature_compat.get()
+            | sb.s_feature_ro_compat.get();
+        if unknown != 0 {
+            out.find(
+                at,
+                VolumeProblem::JournalUnknownFeature {
+                    slot,
+                    features: unknown,
+                },
+            );
+        }
+        let missing = features & !sb.s_feature_incompat.get();
+        if missing != 0 {
+            out.find(
+                at,
+                VolumeProblem::JournalMissingFeature {
+                    slot,
+                    features: missing,
+                },
+            );
+        }
+        if state.pending_transactions > 0 {
+            let (transactions, blocks) = (state.pending_transactions, state.pending_blocks as u64);
+            out.find(
+                at,
+                VolumeProblem::JournalPending {
+                    slot,
+                    transactions,
+                    blocks,
+                },
+            );
+        } else if journal.dirty {
+            out.find(at, VolumeProblem::SlotUnrecovered { slot });
+        }
+    }
+}
+
+/// Checks that the slot map can be read.
+pub(crate) fn slots(cx: &Cx<'_>, system: &System, out: &mut Out) {
+    let Some(blkno) = system.find(SystemFile::SlotMap) else {
+        return;
+    };
+    let at = At::inode(blkno);
+    let Some(inode) = system.inode(cx.view, SystemFile::SlotMap) else {
+        return;
+    };
+    let extended = cx.view.info().has(Incompat::EXTENDED_SLOT_MAP);
+    let needed = u64::from(cx.view.info().max_slots) * if extended { 8 } else { 2 };
+    let size = inode.i_size.get();
+    if size < needed {
+        let why = format!("it has {size} bytes for {needed} bytes of slots");
+        out.find(at, VolumeProblem::SlotMapInvalid { why });
+    } else if let Err(error) = slot_map::read(cx.view, blkno) {
+        let why = why(&error);
+        out.find(at, VolumeProblem::SlotMapInvalid { why });
+    }
+}
+
+/// Whether the superblock says that a check is due, or the volume was not left cleanly.
+pub(crate) fn needs_check<D: Device>(volume: &Volume<D>) -> bool {
+    let view = volume.view();
+    let unfinished = Incompat::RESIZE_INPROG | Incompat::TUNEFS_INPROG;
+    let features: Features = view.info().features;
+    let error = view.raw(view.info().superblock).ok().is_none_or(|block| {
+        let body = block.get(SUPER_BLOCK_BODY..).unwrap_or_default();
+        SuperBlock::ref_from_prefix(body).map_or(true, |(sb, _)| sb.s_state.get() & 1 != 0)
+    });
+    let dirty = volume
+        .journals()
+        .iter()
+        .any(|state| state.journal.as_ref().map_or(true, |journal| journal.dirty));
+    error || dirty || features.incompat.intersects(unfinished)
+}
