@@ -405,21 +405,19 @@ impl Text for Stat {
             self.dyn_features.bits,
             self.dyn_features.line()
         )?;
+        if self.xattr_block.is_some() || self.xattr_inline_size > 0 {
+            writeln!(
+                page,
+                "\tExtended Attributes Block: {}  Extended Attributes Inline Size: {}",
+                self.xattr_block.unwrap_or(0),
+                self.xattr_inline_size
+            )?;
+        }
         writeln!(
             page,
             "\tUser: {}   Group: {}   Size: {}",
             self.uid, self.gid, self.size
         )?;
-        if let Some(block) = self.xattr_block {
-            writeln!(page, "\tExtended Attributes Block: {block}")?;
-        }
-        if self.xattr_inline_size > 0 {
-            writeln!(
-                page,
-                "\tExtended Attributes Inline Size: {}",
-                self.xattr_inline_size
-            )?;
-        }
         writeln!(
             page,
             "\tLinks: {}   Clusters: {}",
@@ -443,9 +441,6 @@ impl Text for Stat {
             "\tRefcount Block: {}",
             self.refcount_block.unwrap_or(0)
         )?;
-        if let Some(root) = self.dx_root {
-            writeln!(page, "\tIndexed Tree Root: {root}")?;
-        }
         writeln!(
             page,
             "\tLast Extblk: {}   Orphan Slot: {}",
@@ -462,6 +457,9 @@ impl Text for Stat {
         match self.suballoc_group {
             Some(group) => writeln!(page, "   Sub Alloc Group: {group}")?,
             None => writeln!(page)?,
+        }
+        if let Some(root) = self.dx_root {
+            writeln!(page, "\tIndexed Tree Root: {root}")?;
         }
         if let Some(Rdev { major, minor }) = &self.rdev {
             writeln!(page, "\tDevice: {major}, {minor}")?;

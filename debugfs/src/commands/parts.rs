@@ -168,7 +168,6 @@ impl TreeBlock {
             suballoc_bit,
             suballoc_slot,
             suballoc_group,
-            fs_generation,
             blkno,
             next_leaf,
             ..
@@ -180,11 +179,7 @@ impl TreeBlock {
         if *suballoc_group != 0 {
             write!(page, "   SubAlloc Group: {suballoc_group}")?;
         }
-        writeln!(
-            page,
-            "\n\tFS Generation: {fs_generation} ({fs_generation:#010x})"
-        )?;
-        writeln!(page, "\tBlknum: {blkno}   Next Leaf: {next_leaf}")?;
+        writeln!(page, "\n\tBlknum: {blkno}   Next Leaf: {next_leaf}")?;
         self.check.line(page)?;
         self.list.lines(page)
     }

@@ -66,7 +66,7 @@ struct Stats {
     mount_count: u16,
     max_mount_count: u16,
     state: u16,
-    errors: u16,
+    check_errors: u16,
     check_interval: u32,
     last_check: u64,
     creator_os: u32,
@@ -142,7 +142,7 @@ fn stats(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> 
         mount_count: sb.s_mnt_count.get(),
         max_mount_count: sb.s_max_mnt_count.get(),
         state: sb.s_state.get(),
-        errors: sb.s_errors.get(),
+        check_errors: sb.s_errors.get(),
         check_interval: sb.s_checkinterval.get(),
         last_check: sb.s_lastcheck.get(),
         creator_os: sb.s_creator_os.get(),
@@ -197,7 +197,11 @@ impl Text for Stats {
             "\tMount Count: {}   Max Mount Count: {}",
             self.mount_count, self.max_mount_count
         )?;
-        writeln!(page, "\tState: {}   Errors: {}", self.state, self.errors)?;
+        writeln!(
+            page,
+            "\tState: {}   Errors: {}",
+            self.state, self.check_errors
+        )?;
         writeln!(
             page,
             "\tCheck Interval: {}   Last Check: {} UTC",
