@@ -65,6 +65,7 @@ enum UsageArg {
 #[derive(Debug, Parser)]
 #[command(
     name = "mkfs.cowfs",
+    bin_name = "mkfs.cowfs",
     version,
     about = ABOUT,
     long_about = LONG_ABOUT,

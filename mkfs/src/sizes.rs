@@ -74,22 +74,10 @@ pub(crate) fn decide(options: &Options, device_bytes: u64) -> Result<Sizes> {
 /// log2 of the block size, and the bytes that whole blocks take.
 fn block_size(options: &Options, device_bytes: u64) -> Result<(u32, u64)> {
     let sector = options.sector_size.max(512);
-    // A number of blocks means blocks of the size given, else of the largest size as long as the
-    // size is being chosen.
-    let unit = options.block_size.unwrap_or(4096);
-    if let Some(blocks) = options.blocks
-        && blocks > device_bytes / u64::from(unit)
-    {
-        return Err(Error::Input {
-            what: format!(
-                "{blocks} blocks of {unit} bytes are more than the {} that the device has",
-                device_bytes / u64::from(unit)
-            ),
-        });
-    }
     let bits = match options.block_size {
         Some(size) => bits_of("block size", size, Geometry::BLOCK_BITS)?,
         None => {
+            // As long as the block size is being chosen, a number of blocks means large ones.
             let bytes = options
                 .blocks
                 .map_or(device_bytes, |n| n.saturating_mul(4096));
@@ -113,8 +101,16 @@ fn block_size(options: &Options, device_bytes: u64) -> Result<(u32, u64)> {
             ),
         });
     }
-    let blocks = options.blocks.unwrap_or(device_bytes >> bits);
-    Ok((bits, blocks << bits))
+    let available = device_bytes >> bits;
+    match options.blocks {
+        Some(blocks) if blocks > available => Err(Error::Input {
+            what: format!(
+                "{blocks} blocks of {} bytes are more than the {available} that the device has",
+                1u32 << bits
+            ),
+        }),
+        given => Ok((bits, given.unwrap_or(available) << bits)),
+    }
 }
 
 /// log2 of a size that must be a power of two in a range.
