@@ -1,8 +1,9 @@
 //! Which clusters are claimed, and which more than once.
 //!
 //! Two bits a cluster, in pieces of one cluster group that exist only once something in the group
-//! is claimed: an empty volume of many terabytes costs next to nothing. Claims are atomic and
-//! commute, so the order in which threads make them does not show.
+//! is claimed: an empty volume of many terabytes costs next to nothing. The descriptor of a group
+//! is its first cluster (but for group 0) and counts as claimed from the start. Claims are atomic
+//! and commute, so the order in which threads make them does not show.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +22,21 @@ pub(crate) struct Clusters {
     per_group: u32,
     pieces: Vec<OnceLock<Piece>>,
     doubled: AtomicBool,
+}
+
+/// The claims on word `index` of a group before anything else is claimed.
+const fn own_claim(group: u32, index: usize) -> u64 {
+    (group > 0 && index == 0) as u64
+}
+
+impl Piece {
+    fn new(group: u32, words: u32) -> Self {
+        let once = (0..words as usize).map(|index| AtomicU64::new(own_claim(group, index)));
+        Self {
+            once: once.collect(),
+            twice: OnceLock::new(),
+        }
+    }
 }
 
 fn zeros(words: u32) -> Box<[AtomicU64]> {
@@ -50,10 +66,7 @@ impl Clusters {
             let stop = end.min(group_start.saturating_add(self.per_group));
             if let Some(piece) = self.pieces.get(group as usize) {
                 let words = self.per_group / 64;
-                let piece = piece.get_or_init(|| Piece {
-                    once: zeros(words),
-                    twice: OnceLock::new(),
-                });
+                let piece = piece.get_or_init(|| Piece::new(group, words));
                 self.claim_bits(piece, at - group_start, stop - group_start);
             }
             at = stop;
@@ -83,7 +96,7 @@ impl Clusters {
             .get(group as usize)
             .and_then(OnceLock::get)
             .and_then(|piece| piece.once.get(word))
-            .map_or(0, |word| word.load(Ordering::Relaxed))
+            .map_or(own_claim(group, word), |word| word.load(Ordering::Relaxed))
     }
 
     /// Whether anything of a group is claimed.
@@ -205,7 +218,7 @@ mod tests {
         clusters.claim(255, 10);
         clusters.claim(990, 100);
         assert!(clusters.is_claimed(60) && clusters.is_claimed(264) && !clusters.is_claimed(265));
-        assert_eq!(clusters.doubles(), [(100, 110), (255, 260)]);
+        assert_eq!(clusters.doubles(), [(100, 110), (128, 129), (255, 260)]);
         assert!(!clusters.touched(3) && clusters.touched(7));
     }
 

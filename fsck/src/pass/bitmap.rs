@@ -23,15 +23,14 @@ pub(crate) fn clusters(
     let mut out = Out::default();
     let geo = cx.view.geo();
     let blkno = geo.group_block(group);
+    if fact.empty && group > 0 && !cx.clusters.touched(group) {
+        return out;
+    }
     let (Some(desc), _) = cx.view.inspect::<GroupDesc>(blkno) else {
         return out;
     };
     let bits = bits_of(cx, group);
     let base = group * geo.clusters_per_group();
-    let own = geo.cluster_of(blkno).0 - base;
-    if fact.empty && own == 0 && only_own_cluster(cx, group) {
-        return out;
-    }
     let at = At::within(bitmap, blkno);
     let (mut free, mut leaked) = (Joiner::default(), Joiner::default());
     let (mut free_runs, mut leaked_runs) = (Vec::new(), Vec::new());
@@ -61,12 +60,6 @@ pub(crate) fn clusters(
         out.find(at, AllocProblem::ClusterLeak { first, count });
     }
     out
-}
-
-/// Whether of a group only the descriptor's cluster, its first, is claimed.
-fn only_own_cluster(cx: &Cx<'_>, group: u32) -> bool {
-    let words = cx.view.geo().clusters_per_group() as usize / 64;
-    cx.clusters.word(group, 0) == 1 && (1..words).all(|word| cx.clusters.word(group, word) == 0)
 }
 
 /// The parts of the held ranges in `base..base + bits`, as words.

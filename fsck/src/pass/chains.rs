@@ -221,7 +221,7 @@ pub(crate) fn suballocator(cx: &Cx<'_>, allocator: &Allocator) -> (Out, Vec<Grou
                 }
                 break;
             }
-            if !geo.contains(next, u64::from(bits)) {
+            if !geo.contains(next, 1) {
                 let found = next.0;
                 let index = chain.index;
                 if next == chain.head {
@@ -300,22 +300,40 @@ fn runs(
     bits: u32,
 ) -> Vec<Run> {
     let blkno = desc.blkno();
-    let whole = vec![Run {
+    let listed = pieces(cx, out, at, desc, chains);
+    if let Some(runs) = listed {
+        return runs;
+    }
+    if !cx.view.geo().contains(blkno, u64::from(bits)) {
+        let found = blkno.0;
+        out.find(at, AllocProblem::DiscontigRange { found });
+        return Vec::new();
+    }
+    vec![Run {
         bit: 0,
         bits,
         blkno,
-    }];
+    }]
+}
+
+/// The extents of a discontiguous group; `None` when the group is one run.
+fn pieces(
+    cx: &Cx<'_>,
+    out: &mut Out,
+    at: At,
+    desc: &Checked<'_, GroupDesc>,
+    chains: &Chains,
+) -> Option<Vec<Run>> {
+    let blkno = desc.blkno();
     if GROUP_BITMAP + usize::from(desc.bg_size.get()) != GROUP_LIST
         || !cx.view.info().has(Incompat::DISCONTIG_BG)
     {
-        return whole;
+        return None;
     }
-    let Some(list) = desc.bytes().get(GROUP_LIST..).and_then(ListView::parse) else {
-        return whole;
-    };
+    let list = desc.bytes().get(GROUP_LIST..).and_then(ListView::parse)?;
     let (count, used) = (list.head.l_count.get(), list.head.l_next_free_rec.get());
     if used == 0 {
-        return whole;
+        return None;
     }
     let depth = list.head.l_tree_depth.get();
     if depth != 0 {
@@ -358,5 +376,5 @@ fn runs(
         let (found, expected) = (u64::from(next), u64::from(chains.cpg));
         out.find(at, AllocProblem::DiscontigClusters { found, expected });
     }
-    runs
+    Some(runs)
 }

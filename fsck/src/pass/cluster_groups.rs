@@ -50,7 +50,8 @@ pub(crate) fn scan(
         if group == 0 {
             // The superblock and what lies before it share the first clusters.
             cx.claim(&mut out, bitmap, true, 0, cluster + 1);
-        } else {
+        } else if cx.doubles.is_some() {
+            // Otherwise the claim on its own cluster goes without saying.
             cx.claim(&mut out, bitmap, true, cluster, 1);
         }
         let desc = cx.inspect::<GroupDesc>(&mut out, at, blkno, BlockKind::Group);
