@@ -56,6 +56,15 @@ pub fn command() -> clap::Command {
             command.usage(),
             command.summary
         ));
+        for option in command.options {
+            let value = option
+                .value
+                .map_or(String::new(), |name| format!(" {name}"));
+            text.push_str(&format!(
+                "      -{}, --{}{value}: {}\n",
+                option.short, option.long, option.help
+            ));
+        }
     }
     text.push_str(
         "\nFILE is /path, //system-file, <inode> or a path from the current directory.\n\

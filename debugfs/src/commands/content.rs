@@ -65,6 +65,14 @@ impl Text for Cat {
 
 /// The contents of a regular file or symlink.
 fn contents<'v>(view: View<'v>, inode: &Checked<'_, Dinode>) -> Result<FileReader<'v>> {
+    let size = inode.i_size.get();
+    // Clusters are counted in 32 bits; a larger size would only bring zeros without end.
+    if size >> view.geo().cluster_bits() > 1 << 32 {
+        bail!(
+            "inode {}: i_size is {size}, more than a file can have",
+            inode.blkno()
+        );
+    }
     match inode.file_type() {
         Some(FileType::Regular | FileType::Symlink) => Ok(FileReader::open(view, inode)?),
         Some(FileType::Directory) => bail!("inode {} is a directory", inode.blkno()),

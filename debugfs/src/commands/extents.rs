@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use cowfs_format::block::{Checked, View};
 use cowfs_format::error::Error;
 use cowfs_format::layout::{
-    Dinode, DynFeatures, EXTENT_BLOCK_LIST, EXTENT_FLAG_NAMES, ExtentBlock,
+    Dinode, DynFeatures, EXTENT_BLOCK_LIST, EXTENT_FLAG_NAMES, ExtentBlock, MAX_LEAF_CLUSTERS,
 };
 use cowfs_format::read::extent::{self, Extent, ListView, TreeStep};
 use cowfs_format::read::xattr;
@@ -185,9 +185,9 @@ fn pieces(view: View<'_>, extent: &Extent, counts: &[(u64, u64, u32)]) -> Vec<Pi
     let mut found = Vec::new();
     let mut at = start;
     while at < end {
-        let record = counts
-            .iter()
-            .find(|(first, len, _)| extent.is_refcounted() && first.saturating_add(*len) > at);
+        // Records are sorted and disjoint, unless the tree is damaged.
+        let next = counts.partition_point(|(first, len, _)| first.saturating_add(*len) <= at);
+        let record = counts.get(next).filter(|_| extent.is_refcounted());
         let (stop, refcount) = match record {
             Some((first, len, count)) if *first <= at => {
                 (first.saturating_add(*len).min(end), Some(*count))
@@ -257,11 +257,17 @@ fn owners(session: &Session, map: &mut Map, faults: &mut Vec<Error>) -> Result<(
         let path = paths.get(&BlockNo(owner.inode)).and_then(|all| all.first());
         owner.path = path.map(|path| PathNamed::new(path.as_slice()));
     }
+    // By place: those that reach a piece begin less than the longest extent before it.
+    found.sort_by_key(|owner| (owner.extent, owner.inode, owner.cpos));
+    let longest = u64::from(MAX_LEAF_CLUSTERS);
     for piece in &mut map.extents {
         let (start, end) = (piece.cluster, piece.cluster + piece.clusters);
-        let here = found
+        let from = found.partition_point(|owner| owner.extent.0 + longest < start);
+        let to = found.partition_point(|owner| owner.extent.0 < end);
+        let near = found.get(from..to).unwrap_or_default();
+        let here = near
             .iter()
-            .filter(|owner| owner.extent.0 < end && start < owner.extent.1)
+            .filter(|owner| start < owner.extent.1)
             .map(|owner| {
                 let skip = start.saturating_sub(owner.extent.0);
                 Owner {
