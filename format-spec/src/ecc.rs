@@ -13,6 +13,7 @@ use crate::layout::BlockCheck;
 
 /// Size of the stored check.
 pub const CHECK_BYTES: usize = 8;
+const _: () = assert!(size_of::<BlockCheck>() == CHECK_BYTES);
 
 /// What a comparison of a block with its check gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

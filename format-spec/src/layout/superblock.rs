@@ -2,7 +2,7 @@
 
 use zerocopy::little_endian::{U16, U32, U64};
 
-use super::{BlockCheck, COMPAT_NAMES, INCOMPAT_NAMES, Kind, RO_COMPAT_NAMES, layout};
+use super::{COMPAT_NAMES, INCOMPAT_NAMES, Kind, RO_COMPAT_NAMES, layout};
 
 /// Block of the primary superblock.
 pub const SUPER_BLOCK_BLKNO: u64 = 2;
@@ -96,5 +96,3 @@ layout! {
         0x108 rest: [u8; 248];
     }
 }
-
-const _: () = assert!(size_of::<BlockCheck>() == crate::ecc::CHECK_BYTES);
