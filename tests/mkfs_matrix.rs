@@ -1,7 +1,7 @@
 //! `mkfs.cowfs` against `mkfs.ocfs2`, byte for byte, over a matrix of volumes.
 //!
 //! Each volume is made twice, with the same options, UUID, time and seeds. The images may differ only where a
-//! [`RULES`] entry says so: a rule turns a block as `mkfs.ocfs2` wrote it into what it should be, and its text says why.
+//! [`DIFFERENCES`] entry says so: a rule turns a block as `mkfs.ocfs2` wrote it into what it should be, and its text says why.
 //! After the rules every byte must be the same. Then `fsck.ocfs2` looks at our image.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
@@ -19,7 +19,7 @@ use cowfs_format::units::BlockNo;
 use cowfs_tests::{need, oracle};
 use mkfs_cowfs::cli::Args;
 use mkfs_cowfs::plan::{Kind, Plan};
-use mkfs_cowfs::{Entropy, Options};
+use mkfs_cowfs::{DIFFERENCES, Entropy, Options};
 use rustix::fs::{SeekFrom, seek};
 use zerocopy::FromBytes;
 
@@ -198,47 +198,6 @@ const LARGE: &[Case] = &[
     (
         15 * T,
         "-M local -C 1M --fs-feature-level=max-features -J size=16M,block64",
-    ),
-];
-
-/// The rules, by name; the code that applies each stands in [`as_it_should_be`].
-const RULES: &[(&str, &str)] = &[
-    (
-        "times",
-        "mkfs.ocfs2 takes the time anew for inodes that it writes later; ours all have one time",
-    ),
-    (
-        "quota usage",
-        "mkfs.ocfs2 counts the quota before it makes lost+found: one inode and one directory too few",
-    ),
-    (
-        "quota info",
-        "with indexed directories and without inline data, mkfs.ocfs2 reads its quota file's header back \
-                    before it has written it, and writes the stale one: blocks and the list of leaves with room are \
-                    wrong, fsck.ocfs2 says QMAGIC_INVALID, and the driver cannot create files",
-    ),
-    (
-        "quota garbage",
-        "mkfs.ocfs2 leaves what its memory held behind the header of a global quota file",
-    ),
-    (
-        "blocks given back",
-        "while it inserts into an extent tree mkfs.ocfs2 takes a block for a copy, and leaves the copy in it when it \
-         gives the block back",
-    ),
-    (
-        "lost+found size",
-        "without inline data mkfs.ocfs2 takes the directory trailer off the size of lost+found, which \
-                         must be whole blocks",
-    ),
-    (
-        "lost+found garbage",
-        "without inline data mkfs.ocfs2 leaves what its memory held in the free space of lost+found",
-    ),
-    (
-        "root's room",
-        "when mkfs.ocfs2 links lost+found into an indexed root directory it leaves the trailer's note of the \
-                     free space as it was",
     ),
 ];
 
@@ -438,7 +397,7 @@ fn as_it_should_be(
 ) {
     let size = a.len();
     let mut rule = |name: &'static str| {
-        assert!(RULES.iter().any(|(known, _)| *known == name));
+        assert!(DIFFERENCES.iter().any(|(known, _)| *known == name));
         used.insert(name);
     };
     let inline = plan.root.tree.extents.is_empty();

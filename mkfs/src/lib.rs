@@ -17,6 +17,7 @@
 mod blocks;
 pub mod cli;
 mod contents;
+mod differences;
 mod dirs;
 pub mod features;
 mod files;
@@ -32,6 +33,7 @@ use cowfs_format::device::DeviceMut;
 use cowfs_format::error::Result;
 
 pub use cli::{command, run};
+pub use differences::DIFFERENCES;
 pub use options::{ClusterStack, Entropy, Mount, Options, Usage, derived_uuid, show_uuid};
 pub use plan::Plan;
 
