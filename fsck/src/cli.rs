@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use cowfs_format::device::Device;
@@ -97,22 +96,22 @@ pub fn command() -> clap::Command {
     Args::command()
 }
 
-/// Runs the program: results to `out`, everything else to `err`.
+/// Runs the program: results to `out`, everything else to `err`. Returns the exit status.
 pub fn run(
     args: impl IntoIterator<Item = OsString>,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> ExitCode {
+) -> u8 {
     match Args::try_parse_from(args) {
         Err(error) if error.exit_code() == 0 => {
             let _ = write!(out, "{error}");
-            ExitBits::CLEAN.into()
+            ExitBits::CLEAN.code()
         }
         Err(error) => {
             let _ = write!(err, "{error}");
-            ExitBits::USAGE.into()
+            ExitBits::USAGE.code()
         }
-        Ok(args) => args.run(out, err).into(),
+        Ok(args) => args.run(out, err).code(),
     }
 }
 

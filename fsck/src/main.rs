@@ -3,9 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    fsck_cowfs::run(
-        std::env::args_os(),
-        &mut std::io::stdout(),
-        &mut std::io::stderr(),
-    )
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    ExitCode::from(fsck_cowfs::run(std::env::args_os(), &mut out, &mut err))
 }

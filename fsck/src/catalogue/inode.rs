@@ -6,10 +6,6 @@ problems! {
     /// Problems of inodes and extent trees.
     InodeProblem;
 
-    /// An inode that something needs cannot be made out: the block is no inode, or lies outside of the volume.
-    InodeInvalid { why: String } = "X_INODE_INVALID" Error ask
-        "inode is of no use: the block {why}";
-
     /// An inode carries the generation of another, earlier formatting of the device. Drivers refuse it.
     InodeGen { found: u32 } = "INODE_GEN" Error ask
         "generation of the volume in the inode is {found:#010x}";

@@ -264,7 +264,9 @@ impl BlockKind {
             (Self::Inode, &FaultKind::Generation { found }) => {
                 InodeProblem::InodeGen { found }.into()
             }
-            (Self::Inode, _) => InodeProblem::InodeInvalid { why }.into(),
+            // A block without the signature is told as a wrong bit of the allocator, and none
+            // outside of the volume is ever asked for.
+            (Self::Inode, _) => VolumeProblem::Unreadable { what }.into(),
             (Self::Extent, &FaultKind::SelfBlkno { found }) => {
                 InodeProblem::EbBlkno { found }.into()
             }

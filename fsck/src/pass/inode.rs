@@ -62,7 +62,7 @@ fn scan_used(cx: &Cx<'_>, out: &mut Out, group: &Group, bit: u32, blkno: BlockNo
     let at = At::inode(blkno);
     let (inode, faults) = cx.view.inspect::<Dinode>(blkno);
     let unused = match &inode {
-        Some(inode) if !inode.flags().contains(InodeFlags::VALID) => {
+        Some(inode) if faults.is_empty() && !inode.flags().contains(InodeFlags::VALID) => {
             Some("holds an inode that was deleted")
         }
         None if matches!(faults.first(), Some(FaultKind::Signature { .. })) => {
@@ -77,7 +77,8 @@ fn scan_used(cx: &Cx<'_>, out: &mut Out, group: &Group, bit: u32, blkno: BlockNo
     for fault in &faults {
         out.find(at, BlockKind::Inode.problem(fault));
     }
-    match inode.filter(|_| faults.len() <= 1) {
+    let valid = |inode: &Checked<'_, Dinode>| inode.flags().contains(InodeFlags::VALID);
+    match inode.filter(|inode| faults.len() <= 1 && valid(inode)) {
         Some(inode) => {
             note_ecc(out, at, BlockKind::Inode.name(), inode.ecc());
             scan(cx, out, group, bit, &inode);

@@ -94,6 +94,14 @@ fn backups(cx: &Cx<'_>, out: &mut Out, primary: &[u8]) {
             out.find(at, VolumeProblem::BackupInvalid { number, why });
             continue;
         }
+        let mut block = block.into_owned();
+        if view.has_ecc()
+            && let Verdict::OneBit { bit } = ecc::verify(&block, 0x80)
+        {
+            ecc::flip(&mut block, bit);
+            let (what, bit) = ("backup superblock", bit as u64);
+            out.find(at, VolumeProblem::EccOneBit { what, bit });
+        }
         let generation = |block: &[u8]| {
             Dinode::ref_from_prefix(block).map_or((0, 0), |(head, _)| {
                 (head.i_fs_generation.get(), head.i_clusters.get())
