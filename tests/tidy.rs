@@ -232,6 +232,37 @@ fn unsafe_code_has_one_place() {
     assert_eq!(places, [UNSAFE]);
 }
 
+/// Pages name files and folders from the root, or from the sources of a package; all of them exist.
+#[test]
+fn pages_name_what_exists() {
+    let root = place::source_root();
+    let packages = ["format-spec", "mkfs", "fsck", "debugfs", "reflink-tool"];
+    let bases: Vec<_> = std::iter::once(root.clone())
+        .chain(
+            packages
+                .iter()
+                .map(|package| root.join(package).join("src")),
+        )
+        .collect();
+    let mut complaints = Vec::new();
+    let mut seen = 0;
+    for page in ["README.md", "ARCHITECTURE.md"] {
+        let text = fs::read_to_string(root.join(page)).unwrap();
+        let prose = text.split("```").step_by(2);
+        for name in prose.flat_map(|text| text.split('`').skip(1).step_by(2)) {
+            if !name.contains('/') || name.starts_with('/') || name.contains(['*', ' ']) {
+                continue;
+            }
+            seen += 1;
+            if !bases.iter().any(|base| base.join(name).exists()) {
+                complaints.push(format!("{page}: `{name}` does not exist"));
+            }
+        }
+    }
+    assert!(seen > 20, "only {seen} names");
+    judge(&complaints);
+}
+
 #[test]
 fn some_words_have_no_place() {
     // Each in two parts, or this file would be the first to be found.
