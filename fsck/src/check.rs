@@ -228,7 +228,8 @@ impl Run<'_, '_> {
                 facts.extend(more);
             },
         );
-        if let Some(inode) = self.system.inode(self.cx.view, SystemFile::GlobalBitmap) {
+        let inode = self.system.inode(self.cx.view, SystemFile::GlobalBitmap);
+        if let Some(inode) = inode.filter(|_| !self.scanner.stopped()) {
             cluster_groups::link(&self.cx, &mut self.out, &inode, &mut facts);
         }
         facts
@@ -324,6 +325,10 @@ impl Run<'_, '_> {
     }
 
     fn bitmaps(&mut self, facts: &[GroupFact]) {
+        if self.scanner.stopped() {
+            // Half of the claims would say nothing of what is in use.
+            return;
+        }
         let held = slots::scan(&self.cx, &self.system, &mut self.out);
         let items: Vec<usize> = (0..self.cx.groups.all().len()).collect();
         let work = |cx: &Cx<'_>, &item: &usize| bitmap::metadata(cx, &cx.groups.all()[item]);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
 use cowfs_format::device::Device;
-use cowfs_format::error::Result;
+use cowfs_format::error::{Error, Result};
 use cowfs_format::toolkit::exit::ExitBits;
 use cowfs_format::toolkit::open;
 use cowfs_format::toolkit::progress::{Progress, Sink};
@@ -151,7 +151,7 @@ impl Args {
                 let bytes = parse_size(text)?;
                 if !(512..=4096).contains(&bytes) || !bytes.is_power_of_two() {
                     let what = format!("block size {text}: must be 512, 1024, 2048 or 4096");
-                    return Err(cowfs_format::error::Error::Input { what });
+                    return Err(Error::Input { what });
                 }
                 Some(bytes.ilog2())
             }
@@ -163,7 +163,7 @@ impl Args {
                     .checked_shl(bits)
                     .filter(|offset| offset >> bits == block);
                 let number = (1..=6u32).find(|n| offset == Some(1 << (30 + 2 * (n - 1))));
-                Some(number.ok_or_else(|| cowfs_format::error::Error::Input {
+                Some(number.ok_or_else(|| Error::Input {
                     what: format!(
                         "block {block}: no backup superblock can be there; they are at 1, 4, 16, \
                          64, 256 GiB and 1 TiB"
@@ -174,7 +174,7 @@ impl Args {
         };
         match backup {
             Some(number) => Volume::open_backup(device, number, block_bits),
-            None => Volume::open(device),
+            None => Volume::open(device).map_err(|error| with_backup(path, error)),
         }
     }
 
@@ -184,6 +184,10 @@ impl Args {
             return Ok(clean(volume, &name));
         }
         let scanner = Scanner::new(self.threads.map(usize::from))?;
+        // The first interrupt ends the scan, and the exit status says so; a second one kills.
+        let interrupt = signal_hook::consts::SIGINT;
+        let _ = signal_hook::flag::register_conditional_default(interrupt, scanner.stop_switch());
+        let _ = signal_hook::flag::register(interrupt, scanner.stop_switch());
         let sink = match self.progress_fd {
             // e2fsck takes 0 for a bar, and a negative number for numbers nobody asked for yet.
             Some(0) => Sink::for_terminal(self.quiet),
@@ -191,7 +195,7 @@ impl Args {
                 let fd = fd.unsigned_abs();
                 Sink::lines(fd, name.clone()).map_err(|error| {
                     let what = format!("-C {fd}: cannot write progress there: {error}");
-                    cowfs_format::error::Error::Input { what }
+                    Error::Input { what }
                 })?
             }
             None => Sink::for_terminal(self.quiet),
@@ -259,6 +263,24 @@ impl Args {
             }
         }
         writeln!(out, "{}: {}", report.volume, words.join(", "))
+    }
+}
+
+/// Tells of a usable backup where the superblock is of no use.
+fn with_backup(path: &Path, error: Error) -> Error {
+    let Error::NotAVolume { why } = error else {
+        return error;
+    };
+    let usable = (1..=6).find(|number| {
+        open::read_only(path).is_ok_and(|device| Volume::open_backup(device, *number, None).is_ok())
+    });
+    Error::NotAVolume {
+        why: match usable {
+            Some(number) => {
+                format!("{why}; backup superblock {number} is usable: give -r {number}")
+            }
+            None => why,
+        },
     }
 }
 

@@ -5,6 +5,7 @@
 //! share nothing but what the caller's function shares itself, so the result is the same for any
 //! number of threads. Results are folded batch by batch, which bounds how many of them wait.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rayon::prelude::*;
@@ -19,7 +20,7 @@ const BATCH: usize = 4096;
 pub struct Scanner {
     pool: rayon::ThreadPool,
     done: AtomicU64,
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
 }
 
 impl Scanner {
@@ -37,7 +38,7 @@ impl Scanner {
         Ok(Self {
             pool,
             done: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
+            stop: Arc::default(),
         })
     }
 
@@ -81,6 +82,11 @@ impl Scanner {
     /// Ends all scans as soon as the items under way are done. May be called from any thread.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// The switch behind [`Scanner::stop`], for signal handlers.
+    pub fn stop_switch(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
     }
 
     /// Whether [`Scanner::stop`] was called.

@@ -36,6 +36,10 @@ problems! {
     ErrorState {} = "X_ERROR_STATE" Note preen
         "the driver has marked the volume as having errors";
 
+    /// The primary superblock cannot be used or differs from the backup through which the volume was opened. Drivers read the primary one only.
+    RecoverBackup { why: String } = "RECOVER_BACKUP_SUPERBLOCK" Error ask
+        "superblock should be restored from the backup in use: {why}";
+
     /// A backup superblock cannot be used: it would not help when the primary one is lost.
     BackupInvalid { number: u32, why: String } = "X_BACKUP_SUPER_INVALID" Warning preen
         "backup superblock {number} is of no use: {why}";

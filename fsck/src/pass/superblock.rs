@@ -5,7 +5,7 @@ use cowfs_format::device::Device;
 use cowfs_format::ecc::{self, Verdict};
 use cowfs_format::layout::jbd2::{INCOMPAT_64BIT, INCOMPAT_REVOKE};
 use cowfs_format::layout::{
-    Compat, Dinode, Features, Field, Incompat, SUPER_BLOCK_BODY, SuperBlock,
+    Compat, Dinode, Features, Field, Incompat, SUPER_BLOCK_BLKNO, SUPER_BLOCK_BODY, SuperBlock,
 };
 use cowfs_format::read::slot_map;
 use cowfs_format::units::BlockNo;
@@ -62,9 +62,28 @@ pub(crate) fn scan(cx: &Cx<'_>, system: &System, out: &mut Out) {
             out.find(at, VolumeProblem::SuperblockClusters { superblock, bitmap });
         }
     }
+    if info.superblock.0 != SUPER_BLOCK_BLKNO {
+        primary(cx, out, &block);
+    }
     if info.features.compat.contains(Compat::BACKUP_SB) {
         backups(cx, out, &block);
     }
+}
+
+/// Looks at the primary superblock of a volume that was opened through a backup.
+fn primary(cx: &Cx<'_>, out: &mut Out, backup: &[u8]) {
+    let blkno = BlockNo(SUPER_BLOCK_BLKNO);
+    let why = match cx.view.raw(blkno) {
+        Err(error) => why(&error),
+        Ok(block) => match VolumeInfo::from_superblock(&block, blkno) {
+            Err(error) => why(&error),
+            Ok(_) => match differing(backup, &block) {
+                Some(field) => format!("it differs in {field}"),
+                None => return,
+            },
+        },
+    };
+    out.find(At::block(blkno), VolumeProblem::RecoverBackup { why });
 }
 
 /// Claims the clusters of the backups and compares each with the superblock.

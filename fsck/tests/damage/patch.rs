@@ -81,11 +81,12 @@ impl Patch {
         }
     }
 
-    /// Opens the damaged volume and checks it.
+    /// Opens the damaged volume, through a backup if it must be, and checks it.
     pub(crate) fn check(&self, threads: usize) -> Result<Checked> {
         let device = FaultDevice::unreadable(&self.device, self.unreadable.iter().copied());
+        let volume = Volume::open(&device).or_else(|_| Volume::open_backup(&device, 1, None))?;
         check(
-            &Volume::open(device)?,
+            &volume,
             &Options {
                 threads: Some(threads),
             },

@@ -108,6 +108,7 @@ crate::define! {
         p.set_super("s_feature_incompat", now | 0x20);
     };
     X_ERROR_STATE ErrorState "b4k-c4k-max": |p| p.set_super("s_state", 1);
+    RECOVER_BACKUP_SUPERBLOCK RecoverBackup "backups": |p| p.raw(2, 0, &[0; 4096]);
     X_BACKUP_SUPER_INVALID BackupInvalid "backups": |p| p.raw((1 << 30) / 4096, 0, &[0; 4096]);
     X_BACKUP_SUPER_STALE BackupStale "backups": |p| {
         p.set((1 << 30) / 4096, 0xC0, SuperBlock::FIELDS, "s_max_slots", 9);
