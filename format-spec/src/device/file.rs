@@ -136,6 +136,12 @@ impl DeviceMut for FileDevice {
         copy_through_buffer(self, file, source, target, left)
     }
 
+    fn begin_flush(&self, offset: u64, len: u64) {
+        // Telling the kernel that the range is not needed in memory makes it write it out.
+        let len = std::num::NonZeroU64::new(len);
+        let _ = rustix::fs::fadvise(&self.file, offset, len, rustix::fs::Advice::DontNeed);
+    }
+
     fn flush(&self) -> Result<(), IoError> {
         self.file.sync_data().map_err(|source| IoError {
             op: "flush",

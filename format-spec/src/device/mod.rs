@@ -82,6 +82,12 @@ pub trait DeviceMut: Device {
         copy_through_buffer(self, file, from, offset, len)
     }
 
+    /// Begins to bring what was written in a range to stable storage, without waiting for it: a
+    /// hint that makes a later [`flush`](Self::flush) shorter.
+    fn begin_flush(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
+
     /// Returns when all writes so far are on stable storage.
     ///
     /// # Errors
@@ -118,6 +124,10 @@ impl<D: DeviceMut + ?Sized> DeviceMut for &D {
 
     fn discard(&self, offset: u64, len: u64) -> Result<bool, IoError> {
         (**self).discard(offset, len)
+    }
+
+    fn begin_flush(&self, offset: u64, len: u64) {
+        (**self).begin_flush(offset, len);
     }
 
     fn copy_from(
