@@ -7,7 +7,7 @@
 use cowfs_format::device::DeviceMut;
 use cowfs_format::error::Result;
 use cowfs_format::layout::{InodeFlags, SUPER_BLOCK_BLKNO};
-use cowfs_format::units::{BlockNo, ClusterNo};
+use cowfs_format::units::{BlockNo, ClusterNo, index};
 
 use crate::files::Tree;
 use crate::plan::{Kind, Plan, SystemFile};
@@ -17,11 +17,16 @@ const WIPE: u64 = 1 << 20;
 /// Adjacent blocks are written together up to this many bytes.
 const BATCH: usize = 1 << 18;
 
+/// Descriptors of cluster groups after which the device may begin to store them.
+const BEGIN: u32 = 1024;
+
 /// Writes the volume.
 pub(crate) fn write(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
     let volume = plan.geo.bytes();
-    device.write_zeros(0, WIPE.min(volume))?;
-    device.flush()?;
+    if !is_zero(device, 0, WIPE.min(volume)) {
+        device.write_zeros(0, WIPE.min(volume))?;
+        device.flush()?;
+    }
     let clean = plan.discard && device.discard(0, volume)?;
     let end = volume.saturating_sub(WIPE);
     if !clean {
@@ -50,6 +55,12 @@ pub(crate) fn write(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
     )?;
     device.flush()?;
     Ok(())
+}
+
+/// Whether a range can be read and holds nothing but zeros.
+fn is_zero(device: &dyn DeviceMut, offset: u64, len: u64) -> bool {
+    let mut buffer = vec![0; index(len)];
+    device.read_at(offset, &mut buffer).is_ok() && buffer.iter().all(|byte| *byte == 0)
 }
 
 /// Writes blocks, joining neighbours.
@@ -110,6 +121,14 @@ impl Writer<'_> {
         for group in 0..self.plan.geo.cluster_groups() {
             let (at, block) = self.plan.cluster_desc(group, &mut shared);
             self.block(at, &block)?;
+            if (group + 1).is_multiple_of(BEGIN) {
+                let first = self
+                    .plan
+                    .geo
+                    .byte_of(self.plan.geo.group_block(group + 1 - BEGIN));
+                let end = self.plan.geo.byte_of(at);
+                self.device.begin_flush(first, end.saturating_sub(first));
+            }
         }
         Ok(())
     }
