@@ -3,8 +3,15 @@
 //! of many geometries.
 #![allow(clippy::unwrap_used)] // A test may panic.
 
-use cowfs_tests::session::exercise;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use cowfs_format::ops;
+use cowfs_format::toolkit::open;
+use cowfs_format::txn::NewInode;
+use cowfs_tests::session::{NOW, Session, exercise, find, writable};
 use cowfs_tests::{need, oracle};
+use mkfs_cowfs::Options;
 use tempfile::TempDir;
 
 #[test]
@@ -34,4 +41,45 @@ fn fsck_ocfs2_finds_nothing_on_what_we_edit() {
             "{args:?}: {report:?}"
         );
     }
+}
+
+/// 240,000 extents in leaves of 28 are more blocks than the journal of 4 MiB holds.
+#[test]
+fn a_change_larger_than_the_journal_is_one_transaction() {
+    need!(oracle::tools());
+    const PIECES: u64 = 240_000;
+    let dir = TempDir::new().unwrap();
+    let image = dir.path().join("image");
+    let file = File::create_new(&image).unwrap();
+    file.set_len(2600 << 20).unwrap();
+    let device = open::writable(&image).unwrap();
+    let options = Options {
+        block_size: Some(512),
+        journal_size: Some(4 << 20),
+        ..Options::default()
+    };
+    mkfs_cowfs::format(&device, &options).unwrap();
+    drop(device);
+    let pieces = dir.path().join("pieces");
+    let file = File::create_new(&pieces).unwrap();
+    for i in 0..PIECES {
+        file.write_all_at(&i.to_le_bytes(), i * 8192).unwrap();
+    }
+    let file = File::open(&pieces).unwrap();
+
+    let mut volume = writable(&image);
+    let root = volume.info().root;
+    let new = NewInode::at(NOW, 0o100_644, 0, 0);
+    let mut txn = volume.begin().unwrap();
+    ops::import_file(&mut txn, root, b"pieces", (&file, "pieces"), &new, &|_| {}).unwrap();
+    txn.commit().unwrap();
+    volume.reflink("pieces", "clone").unwrap();
+    volume.reflink("clone", "again").unwrap();
+    let inode = find(&volume, "again").unwrap();
+    let mut txn = volume.begin().unwrap();
+    assert_eq!(ops::unshare(&mut txn, inode).unwrap(), PIECES);
+    txn.commit().unwrap();
+    drop(volume);
+    let report = oracle::check(&image).unwrap();
+    assert!(report.is_silent() && report.finished(), "{report:?}");
 }

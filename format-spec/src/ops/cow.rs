@@ -1,9 +1,10 @@
 //! Copy on write: giving a file clusters of its own where it shares them.
 
 use crate::error::Result;
-use crate::layout::{Dinode, DynFeatures, ExtentFlags, MAX_LEAF_CLUSTERS};
+use crate::layout::{Dinode, DynFeatures, ExtentFlags};
 use crate::read::extent::Extent;
-use crate::txn::{Adjust, Txn, summed};
+use crate::read::refcount;
+use crate::txn::{Adjust, ClusterPool, Txn, sharers_of, summed};
 use crate::units::{BlockNo, ClusterNo, low32};
 
 /// Bytes that the driver copies at once, where it has the choice.
@@ -132,57 +133,50 @@ fn copy_region(
     written: (u64, u64),
 ) -> Result<u64> {
     let geo = txn.info().geo;
-    let bpc = geo.blocks_per_cluster();
     let root = txn.data_root(inode)?;
     let extents = txn.tree_extents(&root, start, end)?;
-    let mut copied = 0;
+    let pieces = pieces_of(txn, tree, &extents, start, end)?;
+    let shared = pieces.iter().filter(|piece| piece.sharers > 1);
+    let copied: u64 = shared.map(|piece| u64::from(piece.extent.clusters)).sum();
+    let mut pool = ClusterPool::new(copied);
     let mut changes = Vec::new();
     let mut kept = RangeSet::default();
-    for extent in extents.iter().filter(|e| e.is_refcounted()) {
-        let cut_from = extent.cpos.max(start);
-        let cut_to = extent.end().min(end);
-        let first = geo.cluster_of(extent.blkno).0 + (cut_from - extent.cpos);
+    let mut new = Vec::with_capacity(pieces.len());
+    for Piece { extent, sharers } in pieces {
         let flags = extent.flags.difference(ExtentFlags::REFCOUNTED);
-        let mut new = Vec::new();
-        for (cluster, count, sharers) in txn.refcounts_of(tree, first.into(), cut_to - cut_from)? {
+        let mut from = geo.cluster_of(extent.blkno);
+        if sharers > 0 {
+            let first = u64::from(from.0);
             changes.push(Adjust {
-                first: cluster,
-                clusters: count,
+                first,
+                clusters: extent.clusters,
                 delta: -1,
             });
-            let mut cpos = cut_from + (low32(cluster) - first);
-            if sharers == 1 {
-                let blkno = BlockNo(cluster * bpc);
-                new.push(Extent {
-                    cpos,
-                    clusters: count,
-                    blkno,
-                    flags,
-                });
-                kept.insert(cluster, count);
-                continue;
-            }
-            let mut from = ClusterNo(low32(cluster));
-            let mut left = count;
-            while left > 0 {
-                let (to, got) = txn.alloc_clusters(left.min(MAX_LEAF_CLUSTERS))?;
-                if !extent.is_unwritten() {
-                    copy_clusters(txn, from, to, got, cpos, written)?;
-                }
-                new.push(Extent {
-                    cpos,
-                    clusters: got,
-                    blkno: geo.first_block(to),
-                    flags,
-                });
-                copied += u64::from(got);
-                cpos += got;
-                from = from.plus(got);
-                left -= got;
-            }
         }
-        txn.splice(&root, cut_from, cut_to, &new)?;
+        if sharers <= 1 {
+            if sharers == 1 {
+                kept.insert(from.0.into(), extent.clusters);
+            }
+            new.push(Extent { flags, ..extent });
+            continue;
+        }
+        let mut cpos = extent.cpos;
+        while cpos < extent.end() {
+            let (to, got) = pool.take(txn, extent.end() - cpos)?;
+            if !extent.is_unwritten() {
+                copy_clusters(txn, from, to, got, cpos, written)?;
+            }
+            new.push(Extent {
+                cpos,
+                clusters: got,
+                blkno: geo.first_block(to),
+                flags,
+            });
+            cpos += got;
+            from = from.plus(got);
+        }
     }
+    txn.splice(&root, start, end, &new)?;
     for (first, count) in txn.refcount_adjust(tree, &summed(&changes))? {
         // Nobody counts these any more. Those kept above are this file's own now; the others it
         // mapped more than once, and has left altogether.
@@ -191,6 +185,64 @@ fn copy_region(
         }
     }
     Ok(copied)
+}
+
+/// A part of a file's mapping, and how many mappings its clusters have: 0 = they are not counted.
+struct Piece {
+    extent: Extent,
+    sharers: u32,
+}
+
+/// The mapping of the logical clusters `start..end`, cut where the number of sharers changes.
+fn pieces_of(
+    txn: &Txn<'_>,
+    tree: BlockNo,
+    extents: &[Extent],
+    start: u32,
+    end: u32,
+) -> Result<Vec<Piece>> {
+    let geo = txn.info().geo;
+    let bpc = geo.blocks_per_cluster();
+    let cut = |extent: &Extent| {
+        let (from, to) = (extent.cpos.max(start), extent.end().min(end));
+        let blkno = extent.blkno.plus(u64::from(from - extent.cpos) * bpc);
+        Extent {
+            cpos: from,
+            clusters: to - from,
+            blkno,
+            flags: extent.flags,
+        }
+    };
+    let counted = extents.iter().filter(|e| e.is_refcounted()).map(cut);
+    let range = counted.fold((u64::MAX, 0), |(first, last), extent| {
+        let at = u64::from(geo.cluster_of(extent.blkno).0);
+        (first.min(at), last.max(at + u64::from(extent.clusters)))
+    });
+    let records = if range.0 < range.1 {
+        refcount::records_in(txn.view(), tree, range.0, range.1)?
+    } else {
+        Vec::new()
+    };
+    let mut pieces = Vec::with_capacity(extents.len());
+    for extent in extents.iter().map(cut) {
+        if !extent.is_refcounted() {
+            pieces.push(Piece { extent, sharers: 0 });
+            continue;
+        }
+        let first = u64::from(geo.cluster_of(extent.blkno).0);
+        for (cluster, clusters, sharers) in sharers_of(tree, &records, first, extent.clusters)? {
+            let cpos = extent.cpos + low32(cluster - first);
+            let blkno = BlockNo(cluster * bpc);
+            let extent = Extent {
+                cpos,
+                clusters,
+                blkno,
+                flags: extent.flags,
+            };
+            pieces.push(Piece { extent, sharers });
+        }
+    }
+    Ok(pieces)
 }
 
 /// Copies clusters, leaving out what will be overwritten.

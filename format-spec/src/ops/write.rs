@@ -8,7 +8,7 @@ use crate::layout::{Dinode, ExtentFlags, FileType, MAX_LEAF_CLUSTERS};
 use crate::ops::cow;
 use crate::read::extent::Extent;
 use crate::read::inode;
-use crate::txn::{NewInode, Timestamp, Txn};
+use crate::txn::{ClusterPool, NewInode, Timestamp, Txn};
 use crate::units::{BlockNo, ClusterNo, index, low32};
 
 /// What an overwrite did.
@@ -90,8 +90,9 @@ pub fn import_file(
         }
         check_size(txn, size, inode)?;
         let mut extents = Vec::new();
-        for (cpos, count) in clusters {
-            fill(txn, source, (cpos, count), &runs, &mut extents, progress)?;
+        let mut pool = ClusterPool::new(needed);
+        for run in clusters {
+            fill(txn, &mut pool, source, run, &runs, &mut extents, progress)?;
         }
         let root = txn.data_root(inode)?;
         txn.splice(&root, 0, u32::MAX, &extents)?;
@@ -138,6 +139,7 @@ fn cluster_runs(txn: &Txn<'_>, runs: &[(u64, u64)]) -> Vec<(u32, u32)> {
 /// Allocates a run of logical clusters and copies its bytes there.
 fn fill(
     txn: &mut Txn<'_>,
+    pool: &mut ClusterPool,
     (file, file_name): (&File, &str),
     (mut cpos, mut count): (u32, u32),
     runs: &[(u64, u64)],
@@ -146,7 +148,7 @@ fn fill(
 ) -> Result<()> {
     let geo = txn.info().geo;
     while count > 0 {
-        let (cluster, got) = txn.alloc_clusters(count.min(MAX_LEAF_CLUSTERS))?;
+        let (cluster, got) = pool.take(txn, count)?;
         let blkno = geo.first_block(cluster);
         extents.push(Extent {
             cpos,

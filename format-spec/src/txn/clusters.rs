@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, FaultKind, Result};
-use crate::layout::{ChainRec, DINODE_HEAD, Dinode, GROUP_BITMAP, GroupDesc};
+use crate::layout::{ChainRec, DINODE_HEAD, Dinode, GROUP_BITMAP, GroupDesc, MAX_LEAF_CLUSTERS};
 use crate::read::chain::ChainsView;
 use crate::txn::Txn;
 use crate::units::{BlockNo, ClusterNo};
@@ -14,14 +14,52 @@ use crate::volume::system::{self, SystemFile};
 pub(super) struct ClusterAlloc {
     /// Inode of the global bitmap.
     inode: Option<BlockNo>,
-    /// Group to look into next; those before it have no run as long as `min_run`.
-    group: u32,
+    /// Length of a run to the first group that may have one: a transaction only takes clusters, so
+    /// a group that was passed over stays so.
+    first_group: BTreeMap<u32, u32>,
     /// Shortest run worth taking while longer ones may follow.
     min_run: u32,
     /// Clusters to be freed by the commit: first to count, disjoint.
     freed: BTreeMap<u32, u32>,
     /// Clusters that this transaction allocated: first to count, disjoint.
     taken: BTreeMap<u32, u32>,
+}
+
+/// Clusters for a known total demand, allocated in runs as long as they come and handed out in
+/// pieces: what is asked for piece by piece still lies side by side.
+#[derive(Debug)]
+pub(crate) struct ClusterPool {
+    /// Clusters that will still be asked for, those at hand included.
+    demand: u64,
+    /// Clusters at hand.
+    run: (ClusterNo, u32),
+}
+
+impl ClusterPool {
+    /// A pool for `demand` clusters in all.
+    pub(crate) const fn new(demand: u64) -> Self {
+        Self {
+            demand,
+            run: (ClusterNo(0), 0),
+        }
+    }
+
+    /// At most `want` contiguous clusters.
+    ///
+    /// # Errors
+    /// The volume is full or its allocator is damaged.
+    pub(crate) fn take(&mut self, txn: &mut Txn<'_>, want: u32) -> Result<(ClusterNo, u32)> {
+        let want = want.min(MAX_LEAF_CLUSTERS);
+        if self.run.1 == 0 {
+            let demand = u32::try_from(self.demand).unwrap_or(u32::MAX).max(want);
+            self.run = txn.alloc_clusters(demand)?;
+        }
+        let (first, count) = self.run;
+        let taken = count.min(want);
+        self.run = (first.plus(taken), count - taken);
+        self.demand = self.demand.saturating_sub(taken.into());
+        Ok((first, taken))
+    }
 }
 
 /// A run of set or clear bits.
@@ -117,22 +155,21 @@ impl Txn<'_> {
         }
         loop {
             let min = self.clusters.min_run.min(want);
-            for group in self.clusters.group..geo.cluster_groups() {
+            let known = self.clusters.first_group.range(..=min);
+            let first = known.map(|(_, group)| *group).max().unwrap_or(0);
+            for group in first..geo.cluster_groups() {
                 if let Some(run) = self.take_run(group, min, want)? {
-                    // The groups passed over have no run as long as `min_run`.
-                    if min == self.clusters.min_run {
-                        self.clusters.group = group;
-                    }
+                    self.clusters.first_group.insert(min, group);
                     return Ok(run);
                 }
             }
+            self.clusters.first_group.insert(min, geo.cluster_groups());
             if self.clusters.min_run == 1 {
                 return Err(Error::NoSpace {
                     needed: want.into(),
                     unit: "clusters",
                 });
             }
-            self.clusters.group = 0;
             self.clusters.min_run = (self.clusters.min_run / 4).max(1);
         }
     }

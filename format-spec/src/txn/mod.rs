@@ -23,10 +23,11 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+pub(crate) use clusters::ClusterPool;
 pub use commit::Committed;
 pub use inode::{NewInode, Timestamp};
 pub use recover::Recovered;
-pub(crate) use refcount::{Adjust, summed};
+pub(crate) use refcount::{Adjust, sharers_of, summed};
 pub use tree::TreeRoot;
 
 use crate::block::{BlockBuf, BlockSource, MetaBlock, View, VolumeInfo};

@@ -14,8 +14,8 @@ use crate::layout::{
     RefcountList, RefcountRec,
 };
 use crate::read::extent::Extent;
-use crate::read::refcount;
 use crate::txn::suballoc::SubBlock;
+use crate::txn::tree::SHADOW_BLOCKS;
 use crate::txn::{Edit, TreeRoot, Txn};
 use crate::units::{BlockNo, Slot, low16, low32};
 use crate::volume::system::SystemFile;
@@ -296,6 +296,14 @@ impl Txn<'_> {
         let before = self.tree_extents(&tree, 0, u32::MAX)?;
         let borders: Vec<u64> = before.iter().skip(1).map(|leaf| leaf.cpos.into()).collect();
         let changes = cut_at(changes, &borders);
+        let touched = (0..before.len()).filter(|i| {
+            let first = i.checked_sub(1).map_or(0, |left| borders[left]);
+            let end = borders.get(*i).copied().unwrap_or(u64::MAX);
+            let at = changes.partition_point(|change| change.first < first);
+            changes.get(at).is_some_and(|change| change.first < end)
+        });
+        // As with extent trees: a large rewrite goes to new blocks.
+        let shadow = touched.count() > SHADOW_BLOCKS;
         let mut rest = &changes[..];
         let mut after = Vec::with_capacity(before.len());
         for (i, leaf) in before.iter().enumerate() {
@@ -317,15 +325,19 @@ impl Txn<'_> {
             } else {
                 leaf.cpos
             };
-            let mut parts = even_parts(&records, self.record_capacity());
-            let mut block = self.edit::<RefcountBlock>(leaf.blkno)?;
-            block.rf_cpos = key.into();
-            let part = parts.next().unwrap_or_default();
-            write_records(&mut block.bytes_mut()[REFCOUNT_BODY..], part);
-            drop(block);
-            after.push(Extent { cpos: key, ..*leaf });
-            for part in parts {
-                after.push(self.new_leaf(root, low32(part[0].first), part)?);
+            for (n, part) in even_parts(&records, self.record_capacity()).enumerate() {
+                let key = if n == 0 { key } else { low32(part[0].first) };
+                if n > 0 || shadow {
+                    after.push(self.new_leaf(root, key, part)?);
+                    continue;
+                }
+                let mut block = self.edit::<RefcountBlock>(leaf.blkno)?;
+                block.rf_cpos = key.into();
+                write_records(&mut block.bytes_mut()[REFCOUNT_BODY..], part);
+                after.push(Extent { cpos: key, ..*leaf });
+            }
+            if shadow {
+                self.free_refcount_block(leaf.blkno)?;
             }
         }
         if after != before {
@@ -375,44 +387,43 @@ impl Txn<'_> {
         };
         self.free_sub(SystemFile::ExtentAlloc(Slot(slot)), blkno, bit, loc)
     }
+}
 
-    /// How many mappings each part of a range of clusters has, by the records of its tree.
-    ///
-    /// # Errors
-    /// The tree is damaged, or a part of the range has no record.
-    pub(crate) fn refcounts_of(
-        &self,
-        root: BlockNo,
-        first: u64,
-        clusters: u32,
-    ) -> Result<Vec<(u64, u32, u32)>> {
-        let end = first + u64::from(clusters);
-        let mut at = first;
-        let mut found = Vec::new();
-        for rec in refcount::records_in(self.view(), root, first, end)? {
-            let (start, stop) = (
-                rec.r_cpos.get(),
-                rec.r_cpos.get() + u64::from(rec.r_clusters.get()),
-            );
-            if start > at {
-                break;
-            }
-            let stop = stop.min(end);
-            found.push((at, low32(stop - at), rec.r_refcount.get()));
-            at = stop;
+/// How many mappings each part of a range of clusters has, by the records of its tree (in order):
+/// first cluster, number of clusters, number of mappings.
+///
+/// # Errors
+/// A part of the range has no record.
+pub(crate) fn sharers_of(
+    root: BlockNo,
+    records: &[RefcountRec],
+    first: u64,
+    clusters: u32,
+) -> Result<Vec<(u64, u32, u32)>> {
+    let end = first + u64::from(clusters);
+    let stop_of = |rec: &RefcountRec| rec.r_cpos.get().saturating_add(rec.r_clusters.get().into());
+    let mut at = first;
+    let mut found = Vec::new();
+    let from = records.partition_point(|rec| stop_of(rec) <= first);
+    for rec in &records[from..] {
+        if at >= end || rec.r_cpos.get() > at {
+            break;
         }
-        if at < end {
-            let rule = "a shared cluster has no record; run fsck.cowfs";
-            return Err(FaultKind::Field {
-                field: "r_cpos",
-                value: at,
-                rule,
-            }
-            .at(root)
-            .into());
-        }
-        Ok(found)
+        let stop = stop_of(rec).min(end);
+        found.push((at, low32(stop - at), rec.r_refcount.get()));
+        at = stop;
     }
+    if at < end {
+        let rule = "a shared cluster has no record; run fsck.cowfs";
+        return Err(FaultKind::Field {
+            field: "r_cpos",
+            value: at,
+            rule,
+        }
+        .at(root)
+        .into());
+    }
+    Ok(found)
 }
 
 /// Changes in any order, overlapping or not, as disjoint ones in order: cut at every edge, with

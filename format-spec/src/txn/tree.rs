@@ -100,6 +100,9 @@ struct Leaf {
     end: u32,
 }
 
+/// Rewrites of more leaves than this go to new blocks.
+pub(super) const SHADOW_BLOCKS: usize = 128;
+
 /// The blocks of a tree, without the contents of its leaves.
 struct Shape {
     leaves: Vec<Leaf>,
@@ -274,7 +277,9 @@ impl Txn<'_> {
         let old_leaves: Vec<Leaf> = shape.leaves[range.clone()].to_vec();
         let appending = range.end == shape.leaves.len();
         let parts = spread(&records, leaf_capacity, old_leaves.len(), appending);
-        let mut blocks = old_leaves.iter().filter_map(|leaf| leaf.block);
+        let shadow = parts.len() > SHADOW_BLOCKS;
+        let old_blocks: Vec<BlockNo> = old_leaves.iter().filter_map(|leaf| leaf.block).collect();
+        let mut blocks = self.reusable(&old_blocks, shadow)?.into_iter();
         let mut new_leaves = Vec::with_capacity(parts.len());
         for part in &parts {
             let block = match blocks.next() {
@@ -299,7 +304,25 @@ impl Txn<'_> {
         let changed = range.start.saturating_sub(1)..range.start + new_leaves.len();
         shape.leaves.splice(range, new_leaves);
         self.link_leaves(&shape.leaves, changed)?;
-        self.rebuild_interior(root, &shape, root_capacity, leaf_capacity, before, after)
+        let bottom_up: Vec<BlockNo> = shape.interior.iter().rev().copied().collect();
+        let spare = self.reusable(&bottom_up, shadow)?;
+        let capacities = (root_capacity, leaf_capacity);
+        self.rebuild_interior(root, &shape.leaves, spare, capacities, before, after)
+    }
+
+    /// Which of a tree's blocks may be written anew. A large rewrite leaves those that are part of
+    /// the volume alone (they are freed) and goes to new ones, which need not pass through the
+    /// journal: so a change of a tree of any size fits a journal of any size.
+    fn reusable(&mut self, blocks: &[BlockNo], shadow: bool) -> Result<Vec<BlockNo>> {
+        let mut kept = Vec::with_capacity(blocks.len());
+        for blkno in blocks {
+            if shadow && !self.staged.get(blkno).is_some_and(|staged| staged.fresh) {
+                self.free_extent_block(Some(*blkno))?;
+            } else {
+                kept.push(*blkno);
+            }
+        }
+        Ok(kept)
     }
 
     /// The records of the touched leaves with `from..to` replaced by `new`, joined where that is
@@ -378,18 +401,18 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Builds the levels above the leaves anew, reusing the interior blocks there are.
+    /// Builds the levels above the leaves anew, in the blocks to spare and in new ones.
     fn rebuild_interior(
         &mut self,
         root: &TreeRoot,
-        shape: &Shape,
-        root_capacity: usize,
-        node_capacity: usize,
+        leaves: &[Leaf],
+        spare: Vec<BlockNo>,
+        (root_capacity, node_capacity): (usize, usize),
         before: u64,
         after: u64,
     ) -> Result<()> {
-        let mut spare = shape.interior.iter().rev().copied();
-        let mut level = shape.leaves.clone();
+        let mut spare = spare.into_iter();
+        let mut level = leaves.to_vec();
         let mut depth = 1;
         while level.len() > root_capacity {
             let mut parents = Vec::with_capacity(level.len() / node_capacity + 1);
@@ -423,8 +446,7 @@ impl Txn<'_> {
             });
         }
         let end = level.last().map_or(0, |leaf| leaf.end);
-        let last_eb = shape
-            .leaves
+        let last_eb = leaves
             .last()
             .and_then(|leaf| leaf.block)
             .unwrap_or(BlockNo(0));
