@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cowfs_format::device::{DeviceMut, FileDevice};
 use cowfs_format::layout::Dinode;
 use cowfs_format::ops::{self, CloneOptions};
@@ -82,6 +83,7 @@ pub(crate) fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<()> {
     story.say("  the original's sum is unchanged")?;
     story.draw()?;
     drop(story);
+    check(&image, out)?;
     if args.keep.is_some() {
         writeln!(
             out,
@@ -310,4 +312,25 @@ impl Story<'_> {
         }
         Ok(())
     }
+}
+
+/// Checks the volume as `fsck.cowfs -fn` does.
+fn check(image: &Path, out: &mut dyn Write) -> Result<()> {
+    writeln!(out, "\n$ fsck.cowfs -fn demo.img")?;
+    let args = ["fsck.cowfs".into(), "-fn".into(), image.into()];
+    let mut said = Vec::new();
+    let mut complaints = Vec::new();
+    let code = fsck_cowfs::run(args, &mut said, &mut complaints);
+    let text = String::from_utf8_lossy(&said);
+    let shown = text.replace(&image.display().to_string(), "demo.img");
+    for line in shown.lines() {
+        writeln!(out, "  {line}")?;
+    }
+    if code != ExitCode::SUCCESS {
+        bail!(
+            "fsck.cowfs: {}",
+            String::from_utf8_lossy(&complaints).trim()
+        );
+    }
+    Ok(())
 }
