@@ -17,6 +17,7 @@
 mod blocks;
 pub mod cli;
 mod contents;
+mod demands;
 mod differences;
 mod dirs;
 pub mod features;
