@@ -4,12 +4,18 @@
 #![allow(clippy::unwrap_used)] // A test may panic.
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
+use cowfs_format::device::Device;
+use cowfs_format::layout::{DxRoot, FileType, RoCompat};
 use cowfs_format::ops;
-use cowfs_format::read;
+use cowfs_format::read::{self, file::FileReader};
 use cowfs_format::toolkit::open;
 use cowfs_format::txn::NewInode;
+use cowfs_format::units::BlockNo;
+use cowfs_format::volume::Volume;
+use cowfs_format::volume::system::{self, SystemFile};
 use cowfs_tests::session::{NOW, Session, contents, exercise, find, writable};
 use cowfs_tests::{need, oracle};
 use mkfs_cowfs::Options;
@@ -106,4 +112,93 @@ fn an_unshared_clone_is_a_plain_file() {
     drop(volume);
     let report = oracle::check(&image).unwrap();
     assert!(report.is_silent() && report.finished(), "{report:?}");
+}
+
+/// Usage of an id in a global quota file, by a walk down its tree: bytes and inodes.
+fn quota_of<D: Device>(volume: &Volume<D>, file: SystemFile, id: u32) -> (u64, u64) {
+    let view = volume.view();
+    let inode = read::inode::read(view, system::find(view, file).unwrap()).unwrap();
+    let reader = FileReader::open(view, &inode).unwrap();
+    let size = view.geo().block_bytes();
+    let block = |number: u32| {
+        let mut bytes = vec![0; size];
+        let at = u64::from(number) * size as u64;
+        reader.read_at(at, &mut bytes).unwrap();
+        bytes
+    };
+    // Every tree block of 4 KiB has 1,022 references, and four levels reach all ids.
+    assert_eq!(size, 4096);
+    let mut node = 1;
+    for below in [1022u32.pow(3), 1022u32.pow(2), 1022, 1] {
+        let at = usize::try_from(id / below % 1022).unwrap() * 4;
+        node = u32::from_le_bytes(block(node)[at..at + 4].try_into().unwrap());
+        if node == 0 {
+            return (0, 0);
+        }
+    }
+    let leaf = block(node);
+    let entry = leaf[16..size - 8]
+        .chunks_exact(88)
+        .find(|entry| entry[..4] == id.to_le_bytes() && entry.iter().any(|b| *b != 0))
+        .unwrap();
+    let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().unwrap());
+    (number(0x30), number(0x18))
+}
+
+/// What Linux charges: the clusters of the data and of directory indexes, and the inodes.
+#[test]
+fn usage_is_charged_as_the_driver_charges_it() {
+    let dir = TempDir::new().unwrap();
+    let image = dir.path().join("image");
+    File::create_new(&image)
+        .unwrap()
+        .set_len(200 << 20)
+        .unwrap();
+    let mut options = Options {
+        block_size: Some(4096),
+        ..Options::default()
+    };
+    options.features.ro_compat |= RoCompat::USRQUOTA | RoCompat::GRPQUOTA;
+    mkfs_cowfs::format(&open::writable(&image).unwrap(), &options).unwrap();
+    exercise(&image);
+    let volume = writable(&image);
+    let view = volume.view();
+    let (mut clusters, mut inodes) = (0, 0);
+    let mut owned = vec![find(&volume, "names").unwrap(), view.info().root];
+    let mut at = 0;
+    while let Some(directory) = owned.get(at).copied() {
+        at += 1;
+        let inode = read::inode::read(view, directory).unwrap();
+        if inode.i_uid.get() == 1000 {
+            inodes += 1;
+            clusters += u64::from(inode.i_clusters.get());
+            if inode.i_dx_root.get() != 0 {
+                let root = view
+                    .block::<DxRoot>(BlockNo(inode.i_dx_root.get()))
+                    .unwrap();
+                clusters += u64::from(root.dr_clusters.get());
+            }
+        }
+        if inode.file_type() == Some(FileType::Directory) && at <= 2 {
+            read::dir::for_each_entry(view, &inode, &mut |entry| {
+                if entry.file_type == FileType::Regular.dirent() {
+                    owned.push(entry.inode);
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        }
+    }
+    // The directory, its names, three files and four clones.
+    assert_eq!(inodes, 480 + 7 + 1);
+    let bytes = clusters * view.geo().cluster_bytes();
+    assert_eq!(
+        quota_of(&volume, SystemFile::UserQuota, 1000),
+        (bytes, inodes)
+    );
+    assert_eq!(
+        quota_of(&volume, SystemFile::GroupQuota, 100),
+        (bytes, inodes)
+    );
+    assert_eq!(quota_of(&volume, SystemFile::UserQuota, 4711), (0, 0));
 }
