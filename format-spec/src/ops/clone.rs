@@ -2,7 +2,6 @@
 
 use crate::error::{Error, FaultKind, Result};
 use crate::layout::{DINODE_HEAD, Dinode, ExtentFlags, FileType, Incompat, InlineData};
-use crate::ops::write::is_system;
 use crate::read::extent::Extent;
 use crate::read::inode;
 use crate::txn::{Adjust, NewInode, Timestamp, Txn, summed};
@@ -39,7 +38,13 @@ pub fn clone_file(
     options: &CloneOptions,
 ) -> Result<BlockNo> {
     let old = inode::read(txn.view(), source)?;
-    refuse_unfit(&old, source)?;
+    super::require_plain_file(&old, source, "cloned")?;
+    if old.i_attr.get() & ATTR_FROZEN != 0 {
+        let what = format!(
+            "inode {source} is immutable or append-only; chattr -i -a it on a mounted volume first"
+        );
+        return Err(Error::Input { what });
+    }
     let head: Dinode = *old;
     let inline = old.inline_data().map(<[u8]>::to_vec);
     drop(old);
@@ -67,32 +72,6 @@ pub fn clone_file(
     drop(inode);
     txn.add_name(parent, name, target, FileType::Regular, options.now)?;
     Ok(target)
-}
-
-fn refuse_unfit(inode: &Dinode, blkno: BlockNo) -> Result<()> {
-    if inode.file_type() != Some(FileType::Regular) || is_system(inode) {
-        let rule = "only regular files can be cloned";
-        let value = inode.i_mode.get().into();
-        return Err(FaultKind::Field {
-            field: "i_mode",
-            value,
-            rule,
-        }
-        .at(blkno)
-        .into());
-    }
-    if inode.i_attr.get() & ATTR_FROZEN != 0 {
-        let rule = "the file is immutable or append-only; chattr -i -a it first";
-        let value = inode.i_attr.get().into();
-        return Err(FaultKind::Field {
-            field: "i_attr",
-            value,
-            rule,
-        }
-        .at(blkno)
-        .into());
-    }
-    Ok(())
 }
 
 fn attributes(old: &Dinode, options: &CloneOptions) -> NewInode {
@@ -166,9 +145,7 @@ fn share(
     if !flagged {
         let last = shared.last().map_or(0, Extent::end);
         txn.splice(&source_root, 0, last, &shared)?;
-        let mut inode = txn.edit::<Dinode>(source)?;
-        inode.i_ctime = now.seconds.into();
-        inode.i_ctime_nsec = now.nanos.into();
+        now.set_ctime(&mut *txn.edit::<Dinode>(source)?);
     }
     let gone = txn.refcount_adjust(tree, &summed(&changes))?;
     debug_assert!(gone.is_empty());

@@ -8,3 +8,17 @@ mod xattr;
 pub use clone::{CloneOptions, clone_file};
 pub use cow::unshare;
 pub use write::{Overwritten, import_file, overwrite};
+
+use crate::error::{Error, Result};
+use crate::layout::{Dinode, FileType, InodeFlags};
+use crate::units::BlockNo;
+
+/// An error unless an inode is a regular file that belongs to a user.
+fn require_plain_file(inode: &Dinode, blkno: BlockNo, verb: &str) -> Result<()> {
+    let is_system = inode.flags().intersects(InodeFlags::SYSTEM);
+    if inode.file_type() == Some(FileType::Regular) && !is_system {
+        return Ok(());
+    }
+    let what = format!("inode {blkno}: only regular files can be {verb}");
+    Err(Error::Input { what })
+}

@@ -208,17 +208,7 @@ pub fn overwrite(
     })?;
     check_size(txn, end, blkno)?;
     let dinode = inode::read(txn.view(), blkno)?;
-    if dinode.file_type() != Some(FileType::Regular) || is_system(&dinode) {
-        let rule = "only regular files can be written";
-        let value = dinode.i_mode.get().into();
-        return Err(FaultKind::Field {
-            field: "i_mode",
-            value,
-            rule,
-        }
-        .at(blkno)
-        .into());
-    }
+    super::require_plain_file(&dinode, blkno, "written")?;
     let size = dinode.i_size.get();
     let inline = dinode.inline_data().map(<[u8]>::to_vec);
     drop(dinode);
@@ -276,11 +266,6 @@ pub fn overwrite(
     Ok(done)
 }
 
-/// Whether an inode belongs to the volume itself.
-pub(super) fn is_system(inode: &Dinode) -> bool {
-    inode.flags().intersects(crate::layout::InodeFlags::SYSTEM)
-}
-
 /// Writes bytes over clusters that are in use, through the journal.
 fn copy_journaled(
     txn: &mut Txn<'_>,
@@ -310,10 +295,7 @@ fn copy_journaled(
 fn touch(txn: &mut Txn<'_>, blkno: BlockNo, size: u64, now: Timestamp) -> Result<()> {
     let mut inode = txn.edit::<Dinode>(blkno)?;
     inode.i_size = size.into();
-    inode.i_mtime = now.seconds.into();
-    inode.i_mtime_nsec = now.nanos.into();
-    inode.i_ctime = now.seconds.into();
-    inode.i_ctime_nsec = now.nanos.into();
+    now.set_mtime(&mut inode);
     Ok(())
 }
 

@@ -38,7 +38,7 @@ pub fn read_only(path: &Path) -> Result<Box<dyn Device>> {
         let device = FileDevice::new(file).map_err(|e| cannot("open", path, &e))?;
         return Ok(Box::new(device));
     }
-    let locked = match flock(&file, FlockOperation::NonBlockingLockShared) {
+    let locked = match lock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => true,
         Err(Errno::WOULDBLOCK) => {
             return Err(Error::Input {
@@ -157,7 +157,7 @@ fn claim(path: &Path, file: File) -> Result<FileDevice> {
         });
     }
     // Other errors than this one mean a filesystem without locks.
-    if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    if let Err(Errno::WOULDBLOCK) = lock(&file, FlockOperation::NonBlockingLockExclusive) {
         return Err(Error::Refused {
             why: format!(
                 "another program holds a lock on {}; wait until it has finished",
@@ -166,6 +166,19 @@ fn claim(path: &Path, file: File) -> Result<FileDevice> {
         });
     }
     FileDevice::new(file).map_err(|e| cannot("open", path, &e))
+}
+
+/// Locks a file, trying for a moment: a lock that was just let go lives on in a child process that
+/// its holder forked, until the child has become another program.
+fn lock(file: &File, operation: FlockOperation) -> Result<(), Errno> {
+    const TRIES: u32 = 20;
+    for _ in 1..TRIES {
+        match flock(file, operation) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            done => return done,
+        }
+    }
+    flock(file, operation)
 }
 
 /// Bytes of a sector: the smallest block that a volume on this device can have. 512 for files.

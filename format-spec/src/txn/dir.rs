@@ -168,11 +168,7 @@ impl Txn<'_> {
                 self.add_linear(directory, &new)?;
             }
         }
-        let mut dinode = self.edit::<Dinode>(directory)?;
-        dinode.i_mtime = now.seconds.into();
-        dinode.i_mtime_nsec = now.nanos.into();
-        dinode.i_ctime = now.seconds.into();
-        dinode.i_ctime_nsec = now.nanos.into();
+        now.set_mtime(&mut *self.edit::<Dinode>(directory)?);
         Ok(())
     }
 

@@ -35,6 +35,19 @@ impl Timestamp {
             nanos: d.subsec_nanos(),
         })
     }
+
+    /// Stores this as the time of the last change of an inode's data, which changes the inode too.
+    pub(crate) fn set_mtime(self, inode: &mut Dinode) {
+        inode.i_mtime = self.seconds.into();
+        inode.i_mtime_nsec = self.nanos.into();
+        self.set_ctime(inode);
+    }
+
+    /// Stores this as the time of the last change of an inode.
+    pub(crate) fn set_ctime(self, inode: &mut Dinode) {
+        inode.i_ctime = self.seconds.into();
+        inode.i_ctime_nsec = self.nanos.into();
+    }
 }
 
 /// Attributes of an inode to be made.
@@ -135,13 +148,11 @@ impl Txn<'_> {
     }
 }
 
-fn set_times(inode: &mut Edit<'_, Dinode>, new: &NewInode) {
+fn set_times(inode: &mut Dinode, new: &NewInode) {
     inode.i_atime = new.atime.seconds.into();
     inode.i_atime_nsec = new.atime.nanos.into();
-    inode.i_mtime = new.mtime.seconds.into();
-    inode.i_mtime_nsec = new.mtime.nanos.into();
-    inode.i_ctime = new.ctime.seconds.into();
-    inode.i_ctime_nsec = new.ctime.nanos.into();
+    new.mtime.set_mtime(inode);
+    new.ctime.set_ctime(inode);
 }
 
 /// Gives the inode an empty extent list.
