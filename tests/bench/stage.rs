@@ -1,0 +1,172 @@
+//! Where the contenders run: a directory on the disk, the tools, and file systems of peers.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use cowfs_tests::{Missing, place};
+
+use crate::measure;
+
+/// A directory that holds what is measured, and goes when it is dropped.
+pub(crate) struct Stage {
+    dir: tempfile::TempDir,
+    tools: PathBuf,
+}
+
+impl Stage {
+    pub(crate) fn new(parent: &Path) -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("bench-")
+            .tempdir_in(parent)
+            .with_context(|| format!("cannot make a directory in {}", parent.display()))?;
+        let exe = std::env::current_exe()?;
+        let tools = exe.parent().unwrap_or(Path::new(".")).to_path_buf();
+        Ok(Self { dir, tools })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// One of our programs, as built beside this one.
+    pub(crate) fn ours(&self, program: &str) -> Command {
+        let mut command = Command::new(self.tools.join(program));
+        command
+            .env_remove("SOURCE_DATE_EPOCH")
+            .current_dir(self.dir());
+        command
+    }
+
+    /// A program of the system.
+    pub(crate) fn peer(&self, program: &str, package: &str) -> Result<Command> {
+        let path = place::program(program).ok_or_else(|| {
+            Missing::new(program, format!("Debian's package {package} brings it"))
+        })?;
+        let mut command = Command::new(path);
+        command.current_dir(self.dir());
+        Ok(command)
+    }
+
+    /// A new sparse file, in the place of an old one.
+    pub(crate) fn sparse(&self, name: &str, bytes: u64) -> Result<PathBuf> {
+        let path = self.path(name);
+        remove(&path)?;
+        File::create(&path)?
+            .set_len(bytes)
+            .with_context(|| format!("cannot make a sparse file of {bytes} bytes"))?;
+        Ok(path)
+    }
+
+    /// A new volume of ours.
+    pub(crate) fn volume(&self, name: &str, bytes: u64) -> Result<PathBuf> {
+        let path = self.sparse(name, bytes)?;
+        measure::run(self.ours("mkfs-cowfs").arg("-q").arg(&path), &[0])?;
+        Ok(path)
+    }
+
+    /// Commands for `debugfs.cowfs -w`, one after the other.
+    pub(crate) fn edit(&self, volume: &Path, commands: &[String]) -> Result<()> {
+        let mut debugfs = self.ours("debugfs-cowfs");
+        debugfs.arg("-w");
+        for command in commands {
+            debugfs.args(["-R", command]);
+        }
+        measure::run(debugfs.arg(volume), &[0])?;
+        Ok(())
+    }
+
+    /// A file of bytes that nothing can compress or share.
+    pub(crate) fn noise(&self, name: &str, bytes: u64) -> Result<PathBuf> {
+        let path = self.path(name);
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut chunk = vec![0; 1 << 16];
+        let mut left = bytes;
+        while left > 0 {
+            for word in chunk.as_chunks_mut::<8>().0 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                *word = state.to_le_bytes();
+            }
+            let now = chunk
+                .len()
+                .min(usize::try_from(left).unwrap_or(chunk.len()));
+            out.write_all(&chunk[..now])?;
+            left -= now as u64;
+        }
+        out.into_inner()?.sync_all()?;
+        Ok(path)
+    }
+
+    /// Makes a file system in a sparse file and mounts it.
+    pub(crate) fn mount(&self, kind: &str, package: &str, bytes: u64) -> Result<Mount> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Missing::new("a loop mount", "only root can make one").into());
+        }
+        let image = self.sparse(&format!("{kind}.image"), bytes)?;
+        let mut mkfs = self.peer(&format!("mkfs.{kind}"), package)?;
+        measure::run(mkfs.arg("-q").arg(&image), &[0])?;
+        let at = self.path(kind);
+        fs::create_dir_all(&at)?;
+        let mut mount = self.peer("mount", "mount")?;
+        let done = mount.args(["-o", "loop"]).arg(&image).arg(&at).output()?;
+        if !done.status.success() {
+            let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+            return Err(Missing::new(format!("a loop mount of {kind}"), why).into());
+        }
+        Ok(Mount(at))
+    }
+}
+
+/// A mounted file system, unmounted when dropped.
+pub(crate) struct Mount(PathBuf);
+
+impl Mount {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Returns when all that it holds is on the disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(File::open(&self.0)?)?;
+        Ok(())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let ended =
+            place::program("umount").map(|umount| Command::new(umount).arg(&self.0).status());
+        if !matches!(ended, Some(Ok(status)) if status.success()) {
+            eprintln!("bench: {} is still mounted", self.0.display());
+        }
+    }
+}
+
+/// Removes a file that may not exist.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the next reader of a file read it from the disk. What is in memory must be written already.
+pub(crate) fn forget(path: &Path) -> Result<()> {
+    let file = File::open(path)?;
+    file.sync_data()?;
+    if rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).is_err() {
+        bail!("{}: cannot be dropped from memory", path.display());
+    }
+    Ok(())
+}
