@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use cowfs_format::toolkit::open;
@@ -221,6 +222,34 @@ fn what_is_no_volume_is_refused_in_one_line() {
     let (code, _, err) = clone(image.path(), "", b"/plain", b"/x");
     assert_eq!(code, 1);
     assert!(err.contains("refcount feature"), "{err}");
+}
+
+/// A node that holds a slot may be alive. The slot map's place is asked of debugfs.ocfs2.
+#[test]
+fn a_volume_that_a_node_of_a_cluster_holds_is_not_written() {
+    need!(oracle::tools());
+    let image = golden_named("o2cb-named").open().unwrap();
+    let stat = oracle::debugfs(image.path(), "stat //slot_map").unwrap();
+    let extents = stat.split_once("Block#").unwrap().1;
+    let row = extents.lines().nth(1).unwrap();
+    let block: u64 = row.split_whitespace().nth(3).unwrap().parse().unwrap();
+    // Slot 1: valid, node 7.
+    let file = std::fs::File::options()
+        .write(true)
+        .open(image.path())
+        .unwrap();
+    file.write_all_at(&[1, 0, 0, 0, 7, 0, 0, 0], block * 1024 + 8)
+        .unwrap();
+    assert!(
+        oracle::debugfs(image.path(), "slotmap")
+            .unwrap()
+            .contains('7')
+    );
+    let before = std::fs::read(image.path()).unwrap();
+    let (code, _, err) = clone(image.path(), "", b"/lost+found", b"/x");
+    assert_eq!(code, 1);
+    assert!(err.contains("node 7 holds slot 1"), "{err}");
+    assert!(std::fs::read(image.path()).unwrap() == before);
 }
 
 #[test]

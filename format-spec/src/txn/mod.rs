@@ -35,8 +35,10 @@ use crate::device::DeviceMut;
 use crate::ecc;
 use crate::error::{Error, Result};
 use crate::layout::{Incompat, RoCompat};
+use crate::read::slot_map;
 use crate::units::{BlockNo, ClusterNo, Slot};
 use crate::volume::Volume;
+use crate::volume::system::{self, SystemFile};
 
 /// A transaction on a volume.
 pub struct Txn<'v> {
@@ -89,6 +91,7 @@ impl<D: DeviceMut> Volume<D> {
         if !self.pending().is_empty() {
             return refused("its journal is dirty; it must be replayed first".to_owned());
         }
+        self.refuse_held_slots()?;
         let usable = self.journals().iter().find(|j| j.journal.is_ok());
         let Some(slot) = usable.map(|j| j.slot) else {
             return refused("no slot has a usable journal; run fsck.cowfs".to_owned());
@@ -103,6 +106,29 @@ impl<D: DeviceMut> Volume<D> {
             clusters: clusters::ClusterAlloc::default(),
             suballocs: suballoc::SubAllocs::default(),
             charges: quota::Charges::default(),
+        })
+    }
+
+    /// An error when a node of a cluster holds a slot: it has the volume mounted, or crashed with
+    /// it, and only its cluster can tell. (A volume for local mounts has no other node.)
+    fn refuse_held_slots(&self) -> Result<()> {
+        if self.info().has(Incompat::LOCAL_MOUNT) {
+            return Ok(());
+        }
+        let view = self.view();
+        let slots = slot_map::read(view, system::find(view, SystemFile::SlotMap)?)?;
+        let held = slots
+            .iter()
+            .enumerate()
+            .find_map(|(slot, node)| node.map(|node| (slot, node)));
+        let Some((slot, node)) = held else {
+            return Ok(());
+        };
+        Err(Error::Refused {
+            why: format!(
+                "node {node} holds slot {slot}: it has the volume mounted, or crashed with it; \
+                 unmount it there, or mount it once on its cluster"
+            ),
         })
     }
 }

@@ -27,8 +27,9 @@ impl<D: DeviceMut> Volume<D> {
     /// Replays the journals of all dirty slots. Does nothing on a clean volume.
     ///
     /// # Errors
-    /// A dirty journal cannot be used, or the device fails.
+    /// A node of a cluster holds the volume, a dirty journal cannot be used, or the device fails.
     pub fn recover(&mut self) -> Result<Recovered> {
+        self.refuse_held_slots()?;
         let mut done = Recovered::default();
         if !self.pending().is_empty() {
             for (blkno, image) in self.pending() {
