@@ -112,11 +112,11 @@ impl fmt::Display for FaultKind {
 #[derive(Debug, Error)]
 pub enum Error {
     /// The device failed.
-    #[error(transparent)]
-    Io(#[from] IoError),
+    #[error("{0}")]
+    Io(IoError),
     /// A block that the operation needs is damaged.
     #[error("{0}; run fsck.cowfs")]
-    Fault(#[from] Fault),
+    Fault(Fault),
     /// No superblock was found.
     #[error("no volume here: {why}")]
     NotAVolume {
@@ -159,5 +159,41 @@ pub enum Error {
     },
 }
 
+// The message of these two is whole: were they sources too, whoever prints the chain of an error
+// would print them twice.
+impl From<IoError> for Error {
+    fn from(error: IoError) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 /// Result of this library's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_said_once() {
+        use std::error::Error as _;
+        let fault = FaultKind::Loop.at(BlockNo(7));
+        assert!(Error::from(fault).source().is_none());
+        let source = io::Error::other("broken");
+        let (op, offset, len) = ("read", 0, 512);
+        let error = Error::from(IoError {
+            op,
+            offset,
+            len,
+            source,
+        });
+        assert_eq!(error.to_string(), "cannot read 512 bytes at byte 0: broken");
+        assert!(error.source().is_none());
+    }
+}
