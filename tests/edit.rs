@@ -8,15 +8,16 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
 use cowfs_format::device::Device;
+use cowfs_format::layout::Dinode;
 use cowfs_format::layout::{DxRoot, FileType, RoCompat};
-use cowfs_format::ops;
+use cowfs_format::ops::{self, CloneOptions};
 use cowfs_format::read::{self, file::FileReader};
 use cowfs_format::toolkit::open;
 use cowfs_format::txn::NewInode;
-use cowfs_format::units::BlockNo;
+use cowfs_format::units::{BlockNo, Slot};
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::system::{self, SystemFile};
-use cowfs_tests::session::{NOW, Session, contents, exercise, find, writable};
+use cowfs_tests::session::{NOW, Session, contents, exercise, find, source, writable};
 use cowfs_tests::{need, oracle};
 use mkfs_cowfs::Options;
 use tempfile::TempDir;
@@ -201,4 +202,87 @@ fn usage_is_charged_as_the_driver_charges_it() {
         (bytes, inodes)
     );
     assert_eq!(quota_of(&volume, SystemFile::UserQuota, 4711), (0, 0));
+}
+
+/// Where files cannot have holes, a write behind the end fills what lies between with zeros, and
+/// so do the holes of an imported file. What once stood in the last cluster stays unseen.
+#[test]
+fn files_have_no_holes_where_the_format_has_none() {
+    need!(oracle::tools());
+    let dir = TempDir::new().unwrap();
+    for args in [
+        "-M local -b 512 -C 4096 -J size=4M --fs-feature-level=max-compat",
+        "-M local -b 4096 -C 32768 -J size=4M --fs-features=nosparse",
+    ] {
+        let image = dir.path().join("image");
+        let _ = std::fs::remove_file(&image);
+        let args: Vec<&str> = args.split(' ').collect();
+        oracle::mkfs(&image, 64 << 20, &args).unwrap();
+        let mut volume = writable(&image);
+        volume.write("file", &[1; 9000]).unwrap();
+        // As the driver leaves it when it cuts a file: the rest of the cluster as it was.
+        let inode = find(&volume, "file").unwrap();
+        let mut txn = volume.begin().unwrap();
+        txn.edit::<Dinode>(inode).unwrap().i_size = 8500.into();
+        txn.commit().unwrap();
+        let mut expected = vec![1; 8500];
+        for (offset, len) in [(8700, 10), (200_000, 70_000), (270_000, 5), (400_000, 1)] {
+            volume
+                .overwrite("file", offset as u64, &vec![2; len])
+                .unwrap();
+            expected.resize(offset, 0);
+            expected.resize(offset + len, 2);
+            assert!(contents(&volume, "file") == expected, "{args:?} {offset}");
+        }
+        volume.write("empty", b"").unwrap();
+        volume.overwrite("empty", 100_000, b"x").unwrap();
+
+        let holes = dir.path().join("holes");
+        let file = File::create(&holes).unwrap();
+        file.write_all_at(b"end", 300_000).unwrap();
+        file.set_len(500_000).unwrap();
+        let file = File::open(&holes).unwrap();
+        let root = volume.info().root;
+        let new = NewInode::at(NOW, 0o100_644, 0, 0);
+        let mut txn = volume.begin().unwrap();
+        ops::import_file(&mut txn, root, b"holes", (&file, "holes"), &new, &|_| {}).unwrap();
+        txn.commit().unwrap();
+        drop(volume);
+        let report = oracle::check(&image).unwrap();
+        assert!(
+            report.is_silent() && report.finished(),
+            "{args:?}: {report:?}"
+        );
+    }
+}
+
+/// Every name in the volume's own directories has a meaning: in an orphan directory it would be an
+/// inode that waits to be freed.
+#[test]
+fn nothing_is_made_in_the_directories_of_the_volume_itself() {
+    need!(oracle::tools());
+    let dir = TempDir::new().unwrap();
+    let image = dir.path().join("image");
+    oracle::mkfs(&image, 64 << 20, &["-M", "local"]).unwrap();
+    let mut volume = writable(&image);
+    volume.write("file", b"bytes").unwrap();
+    let file = find(&volume, "file").unwrap();
+    let orphans = system::find(volume.view(), SystemFile::OrphanDir(Slot(0))).unwrap();
+    for directory in [volume.info().system_dir, orphans] {
+        let mut txn = volume.begin().unwrap();
+        let new = NewInode::at(NOW, 0o040_755, 0, 0);
+        let made = txn.make_directory(directory, b"new", &new);
+        let said = made.unwrap_err().to_string();
+        assert!(said.contains("volume's own"), "{said}");
+        let options = CloneOptions {
+            preserve: true,
+            uid: 0,
+            gid: 0,
+            now: NOW,
+        };
+        ops::clone_file(&mut txn, file, directory, b"new", &options).unwrap_err();
+        let bytes = source(b"bytes");
+        let from = (&bytes.file, "source");
+        ops::import_file(&mut txn, directory, b"new", from, &new, &|_| {}).unwrap_err();
+    }
 }

@@ -54,7 +54,7 @@ pub fn clone_file(
             why: why.to_owned(),
         });
     }
-    txn.refuse_existing(parent, name)?;
+    txn.require_new_name(parent, name)?;
     let attributes = attributes(&head, options);
     let target = txn.new_inode(&attributes)?;
     if options.preserve {
@@ -127,6 +127,15 @@ fn share(
         .collect();
     if shared.is_empty() {
         return Ok(());
+    }
+    for extent in &shared {
+        let blocks = u64::from(extent.clusters) * geo.blocks_per_cluster();
+        if !geo.contains(extent.blkno, blocks) {
+            let rule = "an extent lies outside of the volume";
+            let value = extent.blkno.0;
+            let field = "e_blkno";
+            return Err(FaultKind::Field { field, value, rule }.at(source).into());
+        }
     }
     let tree = txn.refcount_root_for(source)?;
     let changes: Vec<Adjust> = shared

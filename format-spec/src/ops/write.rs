@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::error::{Error, FaultKind, Result};
-use crate::layout::{Dinode, ExtentFlags, FileType, MAX_LEAF_CLUSTERS};
+use crate::layout::{Dinode, ExtentFlags, FileType, Incompat, MAX_LEAF_CLUSTERS};
 use crate::ops::cow;
 use crate::read::extent::Extent;
 use crate::read::inode;
@@ -68,9 +68,13 @@ pub fn import_file(
     attributes: &NewInode,
     progress: &dyn Fn(u64),
 ) -> Result<BlockNo> {
-    txn.refuse_existing(parent, name)?;
+    txn.require_new_name(parent, name)?;
     let (file, file_name) = source;
-    let (size, runs) = data_runs(file, file_name)?;
+    let (size, mut runs) = data_runs(file, file_name)?;
+    if !txn.info().has(Incompat::SPARSE_ALLOC) && size > 0 {
+        // No file has holes here: they become zeros.
+        runs = vec![(0, size)];
+    }
     let inode = txn.new_inode(attributes)?;
     let stored = size > 0 && size <= txn.info().geo.block_bytes() as u64 && {
         let mut bytes = vec![0; index(size)];
@@ -235,14 +239,18 @@ pub fn overwrite(
         done.new_clusters += move_out(txn, blkno, &bytes)?;
     }
     let geo = txn.info().geo;
+    let gap = (!txn.info().has(Incompat::SPARSE_ALLOC) && offset > size).then_some(size);
     let (from, to) = (
-        low32(offset >> geo.cluster_bits()),
+        low32(gap.unwrap_or(offset) >> geo.cluster_bits()),
         low32(geo.clusters_for(end)),
     );
     done.copied_clusters = cow::unshare_for_write(txn, blkno, from, to, (offset, end))?;
     done.new_clusters += allocate_range(txn, blkno, from, to, (offset, end))?;
     let root = txn.data_root(blkno)?;
     let extents = txn.tree_extents(&root, from, to)?;
+    if let Some(first) = gap {
+        zero_gap(txn, &extents, (first, offset))?;
+    }
     let direct = end - offset > txn.journal_data_limit();
     for extent in &extents {
         let start = u64::from(extent.cpos) << geo.cluster_bits();
@@ -264,6 +272,24 @@ pub fn overwrite(
     }
     touch(txn, blkno, size.max(end), now)?;
     Ok(done)
+}
+
+/// Zeros the bytes from a file's end to where a write behind it begins, as far as they lie in its
+/// last cluster. Where files cannot have holes, the driver leaves there what it cut off, and clears
+/// it when the file grows. Nobody sees these bytes before the commit.
+fn zero_gap(txn: &Txn<'_>, extents: &[Extent], (first, end): (u64, u64)) -> Result<()> {
+    let geo = txn.info().geo;
+    let stop = geo.clusters_for(first) << geo.cluster_bits();
+    for extent in extents {
+        let start = u64::from(extent.cpos) << geo.cluster_bits();
+        let last = u64::from(extent.end()) << geo.cluster_bits();
+        let (from, to) = (first.max(start), end.min(stop).min(last));
+        if from < to {
+            let cluster = geo.cluster_of(extent.blkno);
+            txn.zero_data(cluster, from - start, to - from)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes bytes over clusters that are in use, through the journal.

@@ -122,6 +122,28 @@ pub(super) fn set_bits(bitmap: &mut [u8], run: Run, value: bool) -> u32 {
     changed
 }
 
+/// An error when a group's bitmap has not as many clear bits as the group says. Then bits were
+/// lost, and what looks free may be in use.
+pub(super) fn require_counted(desc: &GroupDesc, bitmap: &[u8], blkno: BlockNo) -> Result<()> {
+    let bits = usize::from(desc.bg_bits.get());
+    let used: u32 = bitmap.iter().take(bits / 8).map(|b| b.count_ones()).sum();
+    let rest = bitmap.get(bits / 8).map_or(0, |last| {
+        (last & ((1u16 << (bits % 8)) - 1).to_le_bytes()[0]).count_ones()
+    });
+    let free = desc.bg_free_bits_count.get();
+    if u64::from(used + rest) + u64::from(free) == bits as u64 {
+        return Ok(());
+    }
+    let rule = "the group's bitmap has another number of clear bits";
+    Err(FaultKind::Field {
+        field: "bg_free_bits_count",
+        value: free.into(),
+        rule,
+    }
+    .at(blkno)
+    .into())
+}
+
 impl Txn<'_> {
     fn global_bitmap(&mut self) -> Result<BlockNo> {
         if let Some(inode) = self.clusters.inode {
@@ -196,6 +218,7 @@ impl Txn<'_> {
             if u32::from(desc.bg_free_bits_count.get()) < min {
                 return Ok(None);
             }
+            require_counted(&desc, desc.bitmap(), blkno)?;
             find_clear(desc.bitmap(), desc.bg_bits.get().into(), min, max)
         };
         let Some(run) = run else { return Ok(None) };
@@ -340,5 +363,22 @@ mod tests {
                 .map(|run| Run { len: run.len.min(max), ..run });
             prop_assert_eq!(find_clear(&bitmap, bits, min, max), expected);
         }
+    }
+
+    #[test]
+    fn a_group_whose_count_is_wrong_is_refused() {
+        let mut bytes = vec![0u8; 512];
+        let (desc, bitmap) =
+            <GroupDesc as zerocopy::FromBytes>::mut_from_prefix(&mut bytes).unwrap();
+        bitmap[..3].copy_from_slice(&[0xFF, 0x01, 0xF8]);
+        desc.bg_bits = 19.into();
+        // Nine of the first nineteen bits are set; those behind do not count.
+        for (free, sound) in [(10, true), (9, false), (11, false), (20, false)] {
+            desc.bg_free_bits_count = free.into();
+            let said = require_counted(desc, bitmap, BlockNo(1));
+            assert_eq!(said.is_ok(), sound, "{free}");
+        }
+        desc.bg_bits = 0xFFFF.into();
+        require_counted(desc, bitmap, BlockNo(1)).unwrap_err();
     }
 }

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::error::{Error, FaultKind, Result};
 use crate::layout::{
     DINODE_HEAD, DIR_TRAILER, DIR_TRAILER_SIGNATURE, DIRENT_HEAD, Dinode, DirBlockTrailer,
-    DirEntry, DynFeatures, ExtentFlags, FileType, Incompat, InlineData, dirent_bytes,
+    DirEntry, DynFeatures, ExtentFlags, FileType, Incompat, InlineData, InodeFlags, dirent_bytes,
 };
 use crate::read::dir::{self, entries};
 use crate::read::extent::Extent;
@@ -80,7 +80,7 @@ impl Txn<'_> {
         name: &[u8],
         new: &NewInode,
     ) -> Result<BlockNo> {
-        self.refuse_existing(parent, name)?;
+        self.require_new_name(parent, name)?;
         let inode = self.new_inode(new)?;
         let dot = NewEntry {
             inode,
@@ -115,10 +115,18 @@ impl Txn<'_> {
         Ok(inode)
     }
 
-    /// An error when a directory has a name already.
-    pub(crate) fn refuse_existing(&self, parent: BlockNo, name: &[u8]) -> Result<()> {
+    /// An error unless a name can be made in a directory: the directory must not have it yet, and
+    /// must not be one of the volume's own, in which every name has a meaning.
+    pub(crate) fn require_new_name(&self, parent: BlockNo, name: &[u8]) -> Result<()> {
         let view = self.view();
         let directory = crate::read::inode::read(view, parent)?;
+        // The root directory has the mark of system files, too.
+        if directory.flags().intersects(InodeFlags::SYSTEM) && parent != self.info.root {
+            return Err(Error::Path {
+                path: String::from_utf8_lossy(name).into_owned(),
+                why: "names cannot be made in the volume's own directories",
+            });
+        }
         if dir::lookup(view, &directory, name)?.is_some() {
             let path = String::from_utf8_lossy(name).into_owned();
             return Err(Error::Path {

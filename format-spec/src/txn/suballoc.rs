@@ -8,7 +8,7 @@ use crate::layout::{
     GROUP_BITMAP, GROUP_LIST, GroupDesc, Incompat,
 };
 use crate::read::chain::{self, ChainsView};
-use crate::txn::clusters::{Run, find_clear};
+use crate::txn::clusters::{Run, find_clear, require_counted};
 use crate::txn::{Edit, Txn};
 use crate::units::{BlockNo, Slot, low16};
 use crate::volume::system::{self, SystemFile};
@@ -127,6 +127,7 @@ impl Txn<'_> {
             if desc.bg_free_bits_count.get() == 0 {
                 return Ok(None);
             }
+            require_counted(&desc, desc.bitmap(), group)?;
             find_clear(desc.bitmap(), desc.bg_bits.get().into(), 1, 1)
                 .map(|run| (run, desc.block_of_bit(run.first, bpc)))
         };
