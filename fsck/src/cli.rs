@@ -60,6 +60,7 @@ pub struct Args {
     #[arg(
         short = 'r',
         long = "backup",
+        value_parser = clap::value_parser!(u32).range(1..=6),
         value_name = "N",
         conflicts_with = "superblock"
     )]

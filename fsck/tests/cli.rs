@@ -167,6 +167,7 @@ fn wrong_usage_has_its_own_status() {
         &["-n", "-y", "x"],
         &["-p", "-y", "x"],
         &["-b", "5", "x"],
+        &["-r", "9", "x"],
         &["--threads", "0", "x"],
         &[],
         &["--explain", "NO_SUCH_CODE"],

@@ -1,6 +1,6 @@
 //! Copy on write: giving a file clusters of its own where it shares them.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::{Dinode, DynFeatures, ExtentFlags};
 use crate::read::extent::Extent;
 use crate::read::refcount;
@@ -138,6 +138,15 @@ fn copy_region(
     let pieces = pieces_of(txn, tree, &extents, start, end)?;
     let shared = pieces.iter().filter(|piece| piece.sharers > 1);
     let copied: u64 = shared.map(|piece| u64::from(piece.extent.clusters)).sum();
+    // Better to know before bytes are copied than in the middle.
+    let free = u64::from(txn.free_clusters()?);
+    if copied > free {
+        let needed = copied - free;
+        return Err(Error::NoSpace {
+            needed,
+            unit: "clusters",
+        });
+    }
     let mut pool = ClusterPool::new(copied);
     let mut changes = Vec::new();
     let mut kept = RangeSet::default();

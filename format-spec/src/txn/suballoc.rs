@@ -225,16 +225,22 @@ impl Txn<'_> {
         drop(desc);
 
         let mut inode = self.edit::<Dinode>(allocator)?;
-        let clusters = inode.i_clusters.get() + u32::from(cpg);
+        let clusters = inode.i_clusters.get().saturating_add(cpg.into());
         inode.i_clusters = clusters.into();
         inode.i_size = (u64::from(clusters) << geo.cluster_bits()).into();
-        inode.id1_low = (inode.id1_low.get() + 1).into();
-        inode.id1_high = (inode.id1_high.get() + bits).into();
+        inode.id1_low = inode.id1_low.get().saturating_add(1).into();
+        inode.id1_high = inode.id1_high.get().saturating_add(bits).into();
         let old = ChainsView::parse(&inode.bytes()[DINODE_HEAD..])
             .and_then(|c| c.recs.get(chain).copied());
         let rec = ChainRec {
-            c_free: (old.map_or(0, |r| r.c_free.get()) + bits - 1).into(),
-            c_total: (old.map_or(0, |r| r.c_total.get()) + bits).into(),
+            c_free: old
+                .map_or(0, |r| r.c_free.get())
+                .saturating_add(bits - 1)
+                .into(),
+            c_total: old
+                .map_or(0, |r| r.c_total.get())
+                .saturating_add(bits)
+                .into(),
             c_blkno: blkno.0.into(),
         };
         let bytes = inode.bytes_mut();
