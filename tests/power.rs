@@ -62,7 +62,10 @@ impl DeviceMut for Recorder {
 }
 
 /// The operations follow each other closely: each writes its log over that of the one before.
-const OPERATIONS: &[fn(&mut Volume<&Recorder>) -> Result<()>] = &[
+/// An operation of the session, in a transaction of its own.
+type Operation = fn(&mut Volume<&Recorder>) -> Result<()>;
+
+const OPERATIONS: &[Operation] = &[
     |v| v.write("file", &pattern(40_000, 1)),
     |v| v.mkdir("directory"),
     |v| v.reflink("file", "clone"),
