@@ -61,10 +61,10 @@ impl DeviceMut for Recorder {
     }
 }
 
-/// The operations follow each other closely: each writes its log over that of the one before.
 /// An operation of the session, in a transaction of its own.
 type Operation = fn(&mut Volume<&Recorder>) -> Result<()>;
 
+/// The operations follow each other closely: each writes its log over that of the one before.
 const OPERATIONS: &[Operation] = &[
     |v| v.write("file", &pattern(40_000, 1)),
     |v| v.mkdir("directory"),
