@@ -117,7 +117,9 @@ fn bit_of_position(position: u64) -> Option<usize> {
 /// Hamming parity of a block with the eight bytes at `check_at` taken as zero.
 ///
 /// The code word is built 64 positions at a time: from position 64 on, a group of 64 holds at most
-/// one parity position (its first), so the data bits of a group are 64 consecutive ones.
+/// one parity position (its first), so the data bits of a group are 64 consecutive ones. A set bit
+/// *i* of the group at `position`, a multiple of 64, adds `position + i`: the groups share the low
+/// six bits of the sum, so all that is taken of each is whether its number of set bits is odd.
 #[must_use]
 pub fn parity(block: &[u8], check_at: usize) -> u16 {
     let check = check_at * 8..(check_at + CHECK_BYTES) * 8;
@@ -130,6 +132,7 @@ pub fn parity(block: &[u8], check_at: usize) -> u16 {
             ecc ^= position_of_low_bit(bit);
         }
     }
+    let mut groups = 0u64;
     let mut position = 64usize;
     loop {
         let powers = position.ilog2() as usize + 1;
@@ -141,16 +144,28 @@ pub fn parity(block: &[u8], check_at: usize) -> u16 {
         if position.is_power_of_two() {
             word &= !1;
         }
-        if word != 0 {
-            ecc ^= parity_of_word(word, u32::try_from(position).unwrap_or(u32::MAX));
+        groups ^= word;
+        if is_odd(word) {
+            ecc ^= u32::try_from(position).unwrap_or(u32::MAX);
         }
         position += 64;
     }
+    ecc ^= sum_of_bits(groups);
     crate::units::low16(u64::from(ecc))
 }
 
-/// Exclusive or of `position + i` over the set bits `i` of a word; `position` is a multiple of 64.
-fn parity_of_word(word: u64, position: u32) -> u32 {
+/// Whether the number of set bits is odd. Without an instruction that counts bits, which not every
+/// processor has, folding is faster than counting.
+const fn is_odd(word: u64) -> bool {
+    let word = word ^ (word >> 32);
+    let word = word ^ (word >> 16);
+    let word = word ^ (word >> 8);
+    let word = word ^ (word >> 4);
+    0x6996 >> (word & 15) & 1 == 1
+}
+
+/// Exclusive or of the numbers of the set bits.
+fn sum_of_bits(word: u64) -> u32 {
     const MASKS: [u64; 6] = [
         0xAAAA_AAAA_AAAA_AAAA,
         0xCCCC_CCCC_CCCC_CCCC,
@@ -159,14 +174,9 @@ fn parity_of_word(word: u64, position: u32) -> u32 {
         0xFFFF_0000_FFFF_0000,
         0xFFFF_FFFF_0000_0000,
     ];
-    let low = MASKS.iter().enumerate().fold(0, |low, (i, mask)| {
-        low | ((word & mask).count_ones() & 1) << i
-    });
-    if word.count_ones() & 1 == 1 {
-        low ^ position
-    } else {
-        low
-    }
+    MASKS.iter().enumerate().fold(0, |sum, (i, mask)| {
+        sum | u32::from(is_odd(word & mask)) << i
+    })
 }
 
 /// Code position of one of the first 57 data bits.
