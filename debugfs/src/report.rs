@@ -75,6 +75,52 @@ impl Write for Page<'_> {
     }
 }
 
+/// Results that are written as they are found, so that no more than one of them is held; see
+/// [`crate::session::Session::rows`].
+pub struct Rows<'a> {
+    out: &'a mut dyn Write,
+    faults: &'a mut Vec<String>,
+    terminal: bool,
+    json: bool,
+    any: bool,
+}
+
+impl<'a> Rows<'a> {
+    pub(crate) fn new(
+        out: &'a mut dyn Write,
+        faults: &'a mut Vec<String>,
+        terminal: bool,
+        json: bool,
+    ) -> Self {
+        Self {
+            out,
+            faults,
+            terminal,
+            json,
+            any: false,
+        }
+    }
+
+    /// Writes a result.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn row<T: Text + Serialize>(&mut self, row: &T) -> io::Result<()> {
+        if !self.json {
+            return row.text(&mut Page::new(self.out, self.terminal));
+        }
+        if std::mem::replace(&mut self.any, true) {
+            self.out.write_all(b",")?;
+        }
+        Ok(serde_json::to_writer(&mut *self.out, row)?)
+    }
+
+    /// Reports trouble that does not end a command, but makes it fail.
+    pub fn fault(&mut self, fault: impl std::fmt::Display) {
+        self.faults.push(fault.to_string());
+    }
+}
+
 /// A name from a volume. It serializes as text with replacement characters; where that loses bytes
 /// the model adds `b64`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

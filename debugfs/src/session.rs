@@ -12,7 +12,7 @@ use cowfs_format::units::BlockNo;
 use cowfs_format::volume::scan::Scanner;
 use cowfs_format::volume::{JournalState, Volume, path};
 
-use crate::report::Page;
+use crate::report::{Page, Rows};
 use crate::table::{self, Needs};
 use crate::words;
 
@@ -90,6 +90,10 @@ pub struct Session {
     err: Box<dyn Write>,
     faults: Vec<String>,
     scanner: Option<Scanner>,
+    /// The command that runs, as it was typed.
+    command: String,
+    /// Whether it has begun its JSON document with rows.
+    rows: bool,
 }
 
 impl Session {
@@ -109,6 +113,8 @@ impl Session {
             err,
             faults: Vec::new(),
             scanner: None,
+            command: String::new(),
+            rows: false,
         }
     }
 
@@ -230,6 +236,29 @@ impl Session {
         }
     }
 
+    /// The threads that [`Session::scanner`] started, the volume, and a place for results that are
+    /// written one by one; in JSON they are the elements of the array `key`. What the command
+    /// then returns is added to the same document. At most once in a command.
+    ///
+    /// # Errors
+    /// As [`Session::scan`], or results cannot be written.
+    pub fn rows(&mut self, key: &'static str) -> Result<(&Scanner, View<'_>, Rows<'_>)> {
+        let view = match &self.open {
+            Some(open) => open.view(),
+            None => bail!("no volume is open; use `open VOLUME`"),
+        };
+        let Some(scanner) = &self.scanner else {
+            bail!("the scan was not started");
+        };
+        if self.json {
+            Self::json_head(&mut self.out, &self.command)?;
+            write!(self.out, ",\"{key}\":[")?;
+            self.rows = true;
+        }
+        let rows = Rows::new(&mut self.out, &mut self.faults, self.terminal, self.json);
+        Ok((scanner, view, rows))
+    }
+
     /// Runs one line; false when it failed.
     ///
     /// # Errors
@@ -246,9 +275,11 @@ impl Session {
             return Ok(true);
         };
         self.faults.clear();
+        self.rows = false;
+        self.command = words::quoted(name);
         let said = self.command(name, rest);
         let mut faults = std::mem::take(&mut self.faults);
-        let shown = words::quoted(name);
+        let shown = self.command.clone();
         let report = match said {
             Ok(report) => report,
             Err(error) => {
@@ -277,22 +308,34 @@ impl Session {
         report: Option<&dyn crate::report::Report>,
         faults: &[String],
     ) -> io::Result<()> {
-        let mut object = serde_json::Map::new();
-        object.insert("schema".to_owned(), 1.into());
-        object.insert("command".to_owned(), name.into());
-        if let Some(report) = report {
-            match report.json()? {
-                serde_json::Value::Object(map) => object.extend(map),
-                other => {
-                    object.insert("result".to_owned(), other);
-                }
-            }
+        let mut members = serde_json::Map::new();
+        match report.map(crate::report::Report::json).transpose()? {
+            Some(serde_json::Value::Object(map)) => members = map,
+            Some(other) => drop(members.insert("result".to_owned(), other)),
+            None => {}
         }
         if !faults.is_empty() {
-            object.insert("errors".to_owned(), faults.into());
+            members.insert("errors".to_owned(), faults.into());
         }
-        serde_json::to_writer(&mut self.out, &object)?;
-        writeln!(self.out)
+        if self.rows {
+            write!(self.out, "]")?;
+        } else {
+            Self::json_head(&mut self.out, name)?;
+        }
+        for (key, value) in &members {
+            write!(
+                self.out,
+                ",{}:{value}",
+                serde_json::Value::from(key.as_str())
+            )?;
+        }
+        writeln!(self.out, "}}")
+    }
+
+    /// Opens the JSON document of a command.
+    fn json_head(out: &mut dyn Write, name: &str) -> io::Result<()> {
+        let name = serde_json::Value::from(name);
+        write!(out, "{{\"schema\":1,\"command\":{name}")
     }
 
     fn complain(&mut self, name: &str, faults: &[String]) -> io::Result<()> {

@@ -4,6 +4,7 @@ pub mod inodes;
 pub mod path;
 pub mod scan;
 pub mod system;
+pub mod tree;
 
 use std::collections::BTreeMap;
 

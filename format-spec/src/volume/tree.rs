@@ -1,0 +1,264 @@
+//! A walk over a subtree: ordered for those who write down what they see, parallel underneath.
+//!
+//! Events come depth first, the names of a directory bytewise, whatever the order of the entries
+//! on disk and however many threads there are. A bounded window of inodes ahead of the event at
+//! hand is read by all threads; what waits is their results and the names of the directories that
+//! are open, so memory follows the largest directories and not the volume. The one thing that is
+//! kept for the length of the walk is the set of directories seen, so that a directory which a
+//! damaged volume reaches twice is walked once.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use crate::block::View;
+use crate::error::{Error, FaultKind};
+use crate::layout::FileType;
+use crate::read::dir;
+use crate::read::inode::{self, Inode};
+use crate::units::BlockNo;
+use crate::volume::scan::Scanner;
+
+/// Inodes that are read ahead at a time.
+const WINDOW: usize = 1024;
+/// What may wait before the window closes to what is needed next.
+const WAITING: usize = 1 << 16;
+/// Inodes that are read ahead when too much waits.
+const NARROW: usize = 64;
+
+/// A name on the walk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Path from the start of the walk, without a slash at either end; empty for the start.
+    pub path: Vec<u8>,
+    /// The inode that the name leads to.
+    pub blkno: BlockNo,
+    /// The directory that holds the name; the start holds itself.
+    pub parent: BlockNo,
+    /// The type byte of the name's entry; 0 for the start.
+    pub entry_type: u8,
+    /// Directories between the start and this name.
+    pub depth: usize,
+}
+
+impl Node {
+    /// The last part of the path.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        let slash = self.path.iter().rposition(|&b| b == b'/');
+        self.path
+            .get(slash.map_or(0, |at| at + 1)..)
+            .unwrap_or_default()
+    }
+}
+
+/// What happens on a walk.
+#[derive(Debug)]
+pub enum Event<T> {
+    /// A name and what was made of its inode. What is inside of a directory follows.
+    Found(Node, T),
+    /// All that is inside of a directory was told.
+    Left(Node),
+    /// The inode of a name cannot be used, or (of a directory, after [`Event::Found`]) a part of
+    /// its entries cannot be read. The walk goes on with what can.
+    Failed(Node, Error),
+}
+
+/// Walks a subtree from its inode `start` on. `look` sees each inode, in parallel; `each` is told
+/// of everything in order, and can end the walk.
+pub fn walk<'v, T: Send>(
+    scanner: &Scanner,
+    view: View<'v>,
+    start: BlockNo,
+    look: impl Fn(&Node, &Inode<'v>) -> T + Sync,
+    mut each: impl FnMut(Event<T>) -> ControlFlow<()>,
+) {
+    let mut seen = HashSet::new();
+    let mut stack = vec![Item::Waits(Node {
+        path: Vec::new(),
+        blkno: start,
+        parent: start,
+        entry_type: 0,
+        depth: 0,
+    })];
+    while let Some(item) = stack.pop() {
+        let event = match item {
+            Item::Waits(node) => {
+                stack.push(Item::Waits(node));
+                read_ahead(scanner, view, &look, &mut stack, &mut seen);
+                if scanner.stopped() {
+                    return;
+                }
+                continue;
+            }
+            Item::Tells(event) => event,
+        };
+        if each(*event).is_break() {
+            return;
+        }
+    }
+}
+
+/// What lies on the stack; its end is what comes next.
+enum Item<T> {
+    /// A name whose inode was not read yet.
+    Waits(Node),
+    /// An event that is ready to be told. Boxed: most of the stack is names that wait.
+    Tells(Box<Event<T>>),
+}
+
+impl<T> Item<T> {
+    fn tells(event: Event<T>) -> Self {
+        Self::Tells(Box::new(event))
+    }
+}
+
+/// What reading an inode gave.
+struct Looked<T> {
+    result: Result<T, Error>,
+    /// The names inside, when it is a directory.
+    inside: Option<Vec<Child>>,
+    /// What of the names could not be read.
+    faults: Vec<Error>,
+}
+
+/// A name inside a directory.
+struct Child {
+    name: Vec<u8>,
+    blkno: BlockNo,
+    entry_type: u8,
+}
+
+/// Reads the inodes at the end of the stack and puts what they gave in their place.
+fn read_ahead<'v, T: Send>(
+    scanner: &Scanner,
+    view: View<'v>,
+    look: &(impl Fn(&Node, &Inode<'v>) -> T + Sync),
+    stack: &mut Vec<Item<T>>,
+    seen: &mut HashSet<BlockNo>,
+) {
+    let window = if stack.len() > WAITING {
+        NARROW
+    } else {
+        WINDOW
+    };
+    let top = stack.split_off(stack.len().saturating_sub(window));
+    let waiting: Vec<&Node> = (top.iter().rev())
+        .filter_map(|item| match item {
+            Item::Waits(node) => Some(node),
+            Item::Tells(_) => None,
+        })
+        .collect();
+    let mut looked = Vec::with_capacity(waiting.len());
+    scanner.run(
+        &waiting,
+        |node| look_at(view, node, look),
+        |found| looked.push(found),
+    );
+    drop(waiting);
+    // `looked` is in the order of the walk, the stack in the opposite one.
+    let mut looked = looked.into_iter();
+    let mut ahead: Vec<Item<T>> = Vec::new();
+    for item in top.into_iter().rev() {
+        match item {
+            Item::Tells(_) => ahead.push(item),
+            Item::Waits(node) => match looked.next() {
+                Some(found) => put(node, found, seen, &mut ahead),
+                None => ahead.push(Item::Waits(node)),
+            },
+        }
+    }
+    stack.extend(ahead.into_iter().rev());
+}
+
+fn look_at<'v, T>(
+    view: View<'v>,
+    node: &Node,
+    look: &impl Fn(&Node, &Inode<'v>) -> T,
+) -> Looked<T> {
+    let inode = match inode::read(view, node.blkno) {
+        Ok(inode) => inode,
+        Err(error) => {
+            return Looked {
+                result: Err(error),
+                inside: None,
+                faults: Vec::new(),
+            };
+        }
+    };
+    let mut faults = Vec::new();
+    let directory = inode.file_type() == Some(FileType::Directory);
+    let inside = directory.then(|| children(view, &inode, &mut faults));
+    Looked {
+        result: Ok(look(node, &inode)),
+        inside,
+        faults,
+    }
+}
+
+/// The names of a directory in order; of damaged blocks, those before the damage.
+fn children(view: View<'_>, inode: &Inode<'_>, faults: &mut Vec<Error>) -> Vec<Child> {
+    let mut found = Vec::new();
+    let walked = dir::for_each_area(view, inode, &mut |area| {
+        match area {
+            Err(error) => faults.push(error),
+            Ok(area) => {
+                for entry in dir::entries(area.bytes) {
+                    match entry {
+                        Ok(entry) if !entry.is_used() || matches!(entry.name, b"." | b"..") => {}
+                        Ok(entry) => found.push(Child {
+                            name: entry.name.to_vec(),
+                            blkno: entry.inode,
+                            entry_type: entry.file_type,
+                        }),
+                        Err(kind) => {
+                            faults.push(kind.at(area.block.unwrap_or(inode.blkno())).into());
+                        }
+                    }
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    faults.extend(walked.err());
+    found.sort_unstable_by(|a, b| (&a.name, a.blkno).cmp(&(&b.name, b.blkno)));
+    found
+}
+
+/// Puts what a name gave, in the order of the walk.
+fn put<T>(node: Node, looked: Looked<T>, seen: &mut HashSet<BlockNo>, ahead: &mut Vec<Item<T>>) {
+    let value = match looked.result {
+        Ok(value) => value,
+        Err(error) => return ahead.push(Item::tells(Event::Failed(node, error))),
+    };
+    let Some(inside) = looked.inside else {
+        return ahead.push(Item::tells(Event::Found(node, value)));
+    };
+    if !seen.insert(node.blkno) {
+        let kind = FaultKind::Field {
+            field: "dirent",
+            value: node.blkno.0,
+            rule: "the directory has another name already",
+        };
+        let error = kind.at(node.parent).into();
+        return ahead.push(Item::tells(Event::Failed(node, error)));
+    }
+    ahead.push(Item::tells(Event::Found(node.clone(), value)));
+    let failed = |error| Item::tells(Event::Failed(node.clone(), error));
+    ahead.extend(looked.faults.into_iter().map(failed));
+    ahead.extend(inside.into_iter().map(|child| {
+        let mut path = Vec::with_capacity(node.path.len() + 1 + child.name.len());
+        if !node.path.is_empty() {
+            path.extend_from_slice(&node.path);
+            path.push(b'/');
+        }
+        path.extend_from_slice(&child.name);
+        Item::Waits(Node {
+            path,
+            blkno: child.blkno,
+            parent: node.blkno,
+            entry_type: child.entry_type,
+            depth: node.depth + 1,
+        })
+    }));
+    ahead.push(Item::tells(Event::Left(node)));
+}
