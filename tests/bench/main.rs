@@ -1,7 +1,8 @@
 //! Measures the tools side by side with their peers, on this machine's disk.
 //!
 //! ```text
-//! bench [--runs N] [--dir DIR] [--json FILE] [TASK]...   measure; TASK is mkfs, put, clone or check
+//! bench [--runs N] [--dir DIR] [--json FILE] [TASK]...   measure; TASK is mkfs, put, clone, check,
+//!                                                        ncheck
 //! bench floor FILE BLOCKS STRIDE                         write scattered blocks, and nothing else
 //! ```
 //!
@@ -12,6 +13,8 @@ mod measure;
 mod stage;
 mod table;
 mod tasks;
+mod tree;
+mod walks;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -23,6 +26,7 @@ use serde_json::json;
 
 use crate::stage::Stage;
 use crate::tasks::Outcome;
+use crate::tree::Tree;
 
 /// Measures the tools side by side with their peers.
 #[derive(Parser)]
@@ -64,6 +68,8 @@ enum Task {
     Clone,
     /// Check an empty volume and a populated one
     Check,
+    /// Find the path of an inode among 150,000
+    Ncheck,
 }
 
 fn main() -> ExitCode {
@@ -154,6 +160,14 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
             outcomes.extend(tasks::check(stage, runs, populated)?);
         }
     }
+    let walks = [Task::Ncheck];
+    if walks.into_iter().any(wanted) {
+        let tree = Tree::new(stage)?;
+        if wanted(Task::Ncheck) {
+            eprintln!("ncheck");
+            outcomes.push(walks::ncheck(stage, &tree, runs)?);
+        }
+    }
     Ok(outcomes)
 }
 
@@ -201,6 +215,8 @@ fn versions(stage: &Stage) -> Vec<String> {
         ("mkfs.xfs", "-V"),
         ("mkfs.btrfs", "-V"),
         ("cp", "--version"),
+        ("find", "--version"),
+        ("debugfs.ocfs2", "-V"),
     ];
     let ask = |(program, flag): (&str, &str)| {
         let said = stage.peer(program, "").ok()?.arg(flag).output().ok()?;

@@ -12,6 +12,7 @@ use crate::measure;
 
 /// A directory that holds what is measured, and goes when it is dropped.
 pub(crate) struct Stage {
+    parent: PathBuf,
     dir: tempfile::TempDir,
     tools: PathBuf,
 }
@@ -24,7 +25,13 @@ impl Stage {
             .with_context(|| format!("cannot make a directory in {}", parent.display()))?;
         let exe = std::env::current_exe()?;
         let tools = exe.parent().unwrap_or(Path::new(".")).to_path_buf();
-        Ok(Self { dir, tools })
+        let parent = parent.to_path_buf();
+        Ok(Self { parent, dir, tools })
+    }
+
+    /// The directory beside which everything is kept that outlives a run.
+    pub(crate) fn parent(&self) -> &Path {
+        &self.parent
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -108,22 +115,50 @@ impl Stage {
 
     /// Makes a file system in a sparse file and mounts it.
     pub(crate) fn mount(&self, kind: &str, package: &str, bytes: u64) -> Result<Mount> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(Missing::new("a loop mount", "only root can make one").into());
-        }
-        let image = self.sparse(&format!("{kind}.image"), bytes)?;
+        require_root()?;
+        let image = self.path(&format!("{kind}.image"));
+        remove(&image)?;
+        self.make_filesystem(kind, package, &image, bytes)?;
+        self.mount_image(kind, &image)
+    }
+
+    /// Makes a file system in a sparse file, which is made too.
+    pub(crate) fn make_filesystem(
+        &self,
+        kind: &str,
+        package: &str,
+        image: &Path,
+        bytes: u64,
+    ) -> Result<()> {
         let mut mkfs = self.peer(&format!("mkfs.{kind}"), package)?;
-        measure::run(mkfs.arg("-q").arg(&image), &[0])?;
+        File::create(image)?
+            .set_len(bytes)
+            .with_context(|| format!("cannot make a sparse file of {bytes} bytes"))?;
+        measure::run(mkfs.arg("-q").arg(image), &[0])?;
+        Ok(())
+    }
+
+    /// Mounts an image, so that reading does not write.
+    pub(crate) fn mount_image(&self, kind: &str, image: &Path) -> Result<Mount> {
+        require_root()?;
         let at = self.path(kind);
         fs::create_dir_all(&at)?;
         let mut mount = self.peer("mount", "mount")?;
-        let done = mount.args(["-o", "loop"]).arg(&image).arg(&at).output()?;
+        let mount = mount.args(["-o", "loop,noatime"]).arg(image).arg(&at);
+        let done = mount.output()?;
         if !done.status.success() {
             let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
             return Err(Missing::new(format!("a loop mount of {kind}"), why).into());
         }
         Ok(Mount(at))
     }
+}
+
+fn require_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Missing::new("a loop mount", "only root can make one").into())
 }
 
 /// A mounted file system, unmounted when dropped.

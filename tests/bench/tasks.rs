@@ -33,7 +33,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    fn new(task: &str, samples: Vec<Samples>, missing: Vec<String>) -> Self {
+    pub(crate) fn new(task: &str, samples: Vec<Samples>, missing: Vec<String>) -> Self {
         Self {
             task: task.to_owned(),
             samples,
@@ -43,14 +43,14 @@ impl Outcome {
     }
 
     /// Adds a row, unless the peer is missing.
-    fn row(&mut self, figure: Figure, peer: Option<&str>, target: Target) {
+    pub(crate) fn row(&mut self, figure: Figure, peer: Option<&str>, target: Target) {
         let row = Row::new(&self.task, figure, &self.samples, peer, target);
         self.rows.extend(row);
     }
 }
 
 /// Keeps what is here, notes what is missing; other errors are errors.
-fn if_here<T>(missing: &mut Vec<String>, tried: Result<T>) -> Result<Option<T>> {
+pub(crate) fn if_here<T>(missing: &mut Vec<String>, tried: Result<T>) -> Result<Option<T>> {
     match tried {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is::<Missing>() => {
