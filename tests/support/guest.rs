@@ -49,14 +49,23 @@ const TROUBLE: &[&str] = &[
 #[derive(Debug)]
 struct Disk {
     image: PathBuf,
-    read_only: bool,
+    /// How QEMU opens it.
+    options: &'static str,
 }
+
+/// A disk of one machine's own.
+const OWN: &str = ",format=raw,if=virtio,cache=unsafe";
+/// A disk that the machine cannot write.
+const READ_ONLY: &str = ",format=raw,if=virtio,cache=unsafe,readonly=on";
+/// A disk that several machines have at once: what one has written, the others read.
+const SHARED: &str = ",format=raw,if=virtio,cache=none,file.locking=off";
 
 /// A machine about to be booted.
 #[derive(Debug)]
 pub struct Guest {
     qemu: PathBuf,
     boot: Boot,
+    modules: Vec<String>,
     kernel: Kernel,
     disks: Vec<Disk>,
     files: Vec<(String, Vec<u8>)>,
@@ -112,6 +121,7 @@ impl Guest {
         let timeout = Duration::from_secs(300);
         Ok(Self {
             qemu,
+            modules: boot.modules.clone(),
             boot,
             kernel,
             disks: Vec::new(),
@@ -125,7 +135,16 @@ impl Guest {
     pub fn disk(mut self, image: impl AsRef<Path>) -> Self {
         self.disks.push(Disk {
             image: image.as_ref().to_path_buf(),
-            read_only: false,
+            options: OWN,
+        });
+        self
+    }
+
+    /// Adds an image as the next disk, which other machines have at the same time.
+    pub fn shared_disk(mut self, image: impl AsRef<Path>) -> Self {
+        self.disks.push(Disk {
+            image: image.as_ref().to_path_buf(),
+            options: SHARED,
         });
         self
     }
@@ -134,7 +153,7 @@ impl Guest {
     pub fn read_only_disk(mut self, image: impl AsRef<Path>) -> Self {
         self.disks.push(Disk {
             image: image.as_ref().to_path_buf(),
-            read_only: true,
+            options: READ_ONLY,
         });
         self
     }
@@ -142,6 +161,13 @@ impl Guest {
     /// Hands a file in as `$IN/NAME`. It lives in the machine's memory: large ones are better put on a disk.
     pub fn file(mut self, name: &str, contents: impl Into<Vec<u8>>) -> Self {
         self.files.push((name.to_owned(), contents.into()));
+        self
+    }
+
+    /// Loads also the modules that a node of a cluster needs.
+    pub(crate) fn clustered(mut self) -> Self {
+        self.modules.clone_from(&self.boot.modules);
+        self.modules.extend(self.boot.cluster_modules.clone());
         self
     }
 
@@ -170,51 +196,12 @@ impl Guest {
         let _turn = turn(&place)?;
         let began = Instant::now();
         let (console, protocol) = (work.path().join("console"), work.path().join("protocol"));
-        let mut command = Command::new(&self.qemu);
+        let mut command = self.command(&initramfs, &console)?;
         command
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m"])
-            .arg(self.memory_mib.to_string())
-            .args([
-                "-nodefaults",
-                "-display",
-                "none",
-                "-no-reboot",
-                "-monitor",
-                "none",
-            ])
-            .arg("-serial")
-            .arg(option("file:", &console, ""))
             .arg("-serial")
             .arg(option("file:", &protocol, ""))
-            .arg("-kernel")
-            .arg(&self.boot.kernel)
-            .arg("-initrd")
-            .arg(&initramfs)
-            .args([
-                "-append",
-                "console=ttyS0 quiet panic=-1 oops=panic mitigations=off cryptomgr.notests",
-            ]);
-        for disk in &self.disks {
-            let image = disk
-                .image
-                .canonicalize()
-                .with_context(|| format!("no image {}", disk.image.display()))?;
-            let end = if disk.read_only { ",readonly=on" } else { "" };
-            command.arg("-drive").arg(option(
-                "file=",
-                &image,
-                &format!(",format=raw,if=virtio,cache=unsafe{end}"),
-            ));
-        }
-        command.arg("-drive").arg(option(
-            "file=",
-            &out_disk,
-            ",format=raw,if=virtio,cache=unsafe",
-        ));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+            .arg("-drive")
+            .arg(option("file=", &out_disk, OWN));
 
         let mut machine = Machine(command.spawn().context("cannot start QEMU")?);
         let in_time = machine.wait(self.timeout)?;
@@ -232,8 +219,48 @@ impl Guest {
         Ok(said)
     }
 
+    /// QEMU with this machine's kernel and disks, and its console in a file.
+    pub(crate) fn command(&self, initramfs: &Path, console: &Path) -> Result<Command> {
+        let mut command = Command::new(&self.qemu);
+        command
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m"])
+            .arg(self.memory_mib.to_string())
+            .args([
+                "-nodefaults",
+                "-display",
+                "none",
+                "-no-reboot",
+                "-monitor",
+                "none",
+            ])
+            .arg("-serial")
+            .arg(option("file:", console, ""))
+            .arg("-kernel")
+            .arg(&self.boot.kernel)
+            .arg("-initrd")
+            .arg(initramfs)
+            .args([
+                "-append",
+                "console=ttyS0 quiet panic=-1 oops=panic mitigations=off cryptomgr.notests",
+            ]);
+        for disk in &self.disks {
+            let image = disk
+                .image
+                .canonicalize()
+                .with_context(|| format!("no image {}", disk.image.display()))?;
+            command
+                .arg("-drive")
+                .arg(option("file=", &image, disk.options));
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        Ok(command)
+    }
+
     /// The base archive, and behind it what only this boot has.
-    fn write_initramfs(&self, path: &Path, script: &str) -> Result<()> {
+    pub(crate) fn write_initramfs(&self, path: &Path, script: &str) -> Result<()> {
         let letter = u8::try_from(self.disks.len())
             .ok()
             .and_then(|n| b'a'.checked_add(n))
@@ -248,7 +275,7 @@ impl Guest {
         archive.file("rig/script", script.as_bytes())?;
         let env = format!(
             "MODULES='{}'\nOUT_DISK=/dev/vd{letter}\n",
-            self.boot.modules.join(" ")
+            self.modules.join(" ")
         );
         archive.file("rig/env", env.as_bytes())?;
         archive.directory("in")?;
@@ -260,13 +287,21 @@ impl Guest {
     }
 }
 
+/// The lines of the kernel's messages that mean trouble.
+pub(crate) fn troubles(messages: &str) -> Vec<String> {
+    let trouble = messages
+        .lines()
+        .filter(|line| TROUBLE.iter().any(|word| line.contains(word)));
+    trouble.map(str::to_owned).collect()
+}
+
 /// A QEMU option that names a file; QEMU wants commas in names doubled.
-fn option(before: &str, file: &Path, after: &str) -> OsString {
+pub(crate) fn option(before: &str, file: &Path, after: &str) -> OsString {
     let name = file.to_string_lossy().replace(',', ",,");
     OsString::from(format!("{before}{name}{after}"))
 }
 
-fn read(path: &Path) -> Result<String> {
+pub(crate) fn read(path: &Path) -> Result<String> {
     match fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).replace('\r', "")),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
@@ -275,7 +310,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Waits until fewer than [`AT_ONCE`] guests run; it is one's turn for as long as the file is held.
-fn turn(place: &Path) -> Result<File> {
+pub(crate) fn turn(place: &Path) -> Result<File> {
     let mut files = Vec::new();
     for n in 0..AT_ONCE {
         files.push(File::create(place.join(format!("turn-{n}")))?);
@@ -295,11 +330,11 @@ fn turn(place: &Path) -> Result<File> {
 }
 
 /// A running QEMU, killed when it is let go.
-struct Machine(Child);
+pub(crate) struct Machine(pub(crate) Child);
 
 impl Machine {
     /// Waits for its end; false when it had to be killed.
-    fn wait(&mut self, timeout: Duration) -> Result<bool> {
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<bool> {
         let began = Instant::now();
         while began.elapsed() < timeout {
             if self.0.try_wait()?.is_some() {
@@ -312,7 +347,7 @@ impl Machine {
         Ok(false)
     }
 
-    fn complaint(&mut self) -> String {
+    pub(crate) fn complaint(&mut self) -> String {
         let mut said = String::new();
         if let Some(stderr) = self.0.stderr.take() {
             // What QEMU complains of only explains a failure found otherwise.
@@ -359,10 +394,7 @@ impl Transcript {
         } else {
             &said.dmesg
         };
-        let trouble = messages
-            .lines()
-            .filter(|line| TROUBLE.iter().any(|word| line.contains(word)));
-        said.kernel_log = trouble.map(str::to_owned).collect();
+        said.kernel_log = troubles(messages);
         if said.ending == Ending::PoweredOff {
             said.unpack()?;
         }

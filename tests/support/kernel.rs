@@ -158,6 +158,8 @@ pub struct Boot {
     pub base: PathBuf,
     /// The modules to load, in order.
     pub modules: Vec<String>,
+    /// The modules that a node of a cluster loads besides.
+    pub cluster_modules: Vec<String>,
 }
 
 /// Makes a kernel ready to boot: fetches it when it is not in the cache, and packs the base archive when the host's
@@ -171,13 +173,17 @@ pub fn prepare(kernel: Kernel) -> Result<Boot> {
     if !dir.join("package").is_file() || !dir.join("kernel").is_file() {
         fetch(kernel, &dir)?;
     }
-    let modules = MODULES
-        .iter()
-        .filter(|name| module_file(&dir, name).is_file());
+    let there = |names: &[&str]| {
+        let names = names
+            .iter()
+            .filter(|name| module_file(&dir, name).is_file());
+        names.map(|name| (*name).to_owned()).collect()
+    };
     let boot = Boot {
         kernel: dir.join("kernel"),
         base: dir.join("base.cpio"),
-        modules: modules.map(|name| (*name).to_owned()).collect(),
+        modules: there(MODULES),
+        cluster_modules: there(CLUSTER_MODULES),
     };
     pack_base(&dir, &boot.base)?;
     Ok(boot)

@@ -16,6 +16,7 @@
 //! }
 //! ```
 
+pub mod cluster;
 pub mod cpio;
 pub mod extents;
 pub mod golden;
@@ -28,6 +29,7 @@ pub mod skip;
 pub mod sum;
 pub mod walk;
 
+pub use cluster::Cluster;
 pub use guest::{Ending, Guest, Transcript};
 pub use kernel::Kernel;
 pub use skip::Missing;
