@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use anyhow::Result;
 use cowfs_format::error::Error;
+use cowfs_format::read::acl;
 use cowfs_format::read::xattr::{self, Place, Stored};
 use serde::Serialize;
 
@@ -19,7 +20,8 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     options: &[flag('v', "verbose", "show how and where each is stored")],
     operands: &[FILE],
     summary: "Shows the extended attributes of a file with their values.",
-    about: "Values that are not text are shown in hexadecimal.",
+    about: "ACLs are shown in words, with numbers for users and groups. Other values that are not \
+            text are shown in hexadecimal.",
     needs: Needs::Volume,
     run: xattrs,
 }];
@@ -57,6 +59,9 @@ struct Item {
     /// Null when it could not be read.
     #[serde(flatten)]
     value: Option<Valued>,
+    /// The value of an ACL in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acl: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     list: Option<List>,
 }
@@ -88,6 +93,9 @@ fn xattrs(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>>
                         }
                     };
                     let value = entry.read(view, place.blkno());
+                    let name = entry.name();
+                    let acl = value.as_ref().ok().filter(|_| acl::is_acl(&name));
+                    let acl = acl.and_then(|value| acl::text(value));
                     let list = match entry.value {
                         Stored::Here(_) => None,
                         Stored::Outside(_, list) => {
@@ -95,12 +103,13 @@ fn xattrs(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>>
                         }
                     };
                     area.xattrs.push(Item {
-                        name: Named::new(entry.name()),
+                        name: Named::new(name),
                         kind: entry.entry.xe_type & 0x7F,
                         hash: entry.entry.xe_name_hash.get(),
                         name_len: entry.entry.xe_name_len,
                         size: entry.entry.xe_value_size.get(),
                         local: entry.entry.xe_type & 0x80 != 0,
+                        acl,
                         value: value.map(Valued::new).map_err(|e| faults.push(e)).ok(),
                         list,
                     });
@@ -160,9 +169,10 @@ impl Text for Xattrs {
                 }
                 write!(page, "\t    ")?;
                 page.name(item.name.text())?;
-                match &item.value {
-                    Some(value) => writeln!(page, " = {}", shown(&value.text().0))?,
-                    None => writeln!(page, ": unreadable")?,
+                match (&item.acl, &item.value) {
+                    (Some(acl), _) => writeln!(page, " = {acl}")?,
+                    (None, Some(value)) => writeln!(page, " = {}", shown(&value.text().0))?,
+                    (None, None) => writeln!(page, ": unreadable")?,
                 }
                 if let Some(list) = item.list.as_ref().filter(|_| self.verbose) {
                     list.lines(page)?;

@@ -95,6 +95,18 @@ layout! {
     }
 }
 
+layout! {
+    /// An entry of an ACL; an ACL is the whole value of its attribute.
+    AclEntry [8] {
+        /// Whom the entry is about.
+        0x00 e_tag: U16 = Kind::Hex;
+        /// What they may do: 4 read, 2 write, 1 execute.
+        0x02 e_perm: U16;
+        /// Number of the user or group; all ones where none is meant.
+        0x04 e_id: U32;
+    }
+}
+
 /// Name prefix of each `xe_type`.
 #[must_use]
 pub const fn xattr_prefix(kind: u8) -> Option<&'static str> {

@@ -3,6 +3,7 @@
 //! Every loop here is bounded by the geometry of the volume, nothing recurses on pointers from
 //! disk, and a wrong number is an error with a place.
 
+pub mod acl;
 pub mod chain;
 pub mod dir;
 pub mod dx;
