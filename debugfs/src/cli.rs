@@ -28,6 +28,9 @@ struct Cli {
     /// Stop at the first command that fails
     #[arg(short = 'e')]
     stop: bool,
+    /// Show no prompt
+    #[arg(short = 'n', long = "noprompt")]
+    no_prompt: bool,
     /// Open the volume by backup superblock N, 1 to 6
     #[arg(short = 's', value_name = "N")]
     backup: Option<u32>,
@@ -144,7 +147,7 @@ fn all(cli: &Cli, mut session: Session) -> io::Result<bool> {
     }
     let interactive = !from_stdin && io::stdin().is_terminal() && io::stdout().is_terminal();
     let rest = if interactive {
-        prompt::run(session)?
+        prompt::run(session, if cli.no_prompt { "" } else { prompt::PROMPT })?
     } else {
         lines(&mut session, &mut io::stdin().lock(), cli.stop)?
     };

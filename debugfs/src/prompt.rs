@@ -17,12 +17,13 @@ use crate::session::Session;
 use crate::table::{self, OperandKind};
 use crate::words;
 
-const PROMPT: &str = "debugfs.cowfs: ";
+/// What stands before a line.
+pub(crate) const PROMPT: &str = "debugfs.cowfs: ";
 /// Names of a directory that completion reads at most.
 const LIMIT: usize = 10_000;
 
 /// Reads and runs commands until the end; false when any failed.
-pub(crate) fn run(session: Session) -> io::Result<bool> {
+pub(crate) fn run(session: Session, prompt: &str) -> io::Result<bool> {
     let config = rustyline::Config::builder()
         .auto_add_history(true)
         .history_ignore_space(true)
@@ -37,7 +38,7 @@ pub(crate) fn run(session: Session) -> io::Result<bool> {
     }));
     let mut good = true;
     while !session.borrow().ended {
-        match editor.readline(PROMPT) {
+        match editor.readline(prompt) {
             Ok(line) => good &= session.borrow_mut().line(line.as_bytes())?,
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => break,
@@ -130,7 +131,7 @@ impl Names {
         let directory = if head.is_empty() {
             session.cwd
         } else {
-            path::resolve(view, session.cwd, head).ok()?
+            path::resolve_from(view, session.base(), head).ok()?
         };
         Some(entries(view, directory, head, tail))
     }

@@ -72,10 +72,10 @@ impl Superblock {
 /// What a run of commands shares.
 pub struct Session {
     open: Option<Open>,
+    /// Root directory, where `/path` begins.
+    pub root: BlockNo,
     /// Current directory in the volume.
     pub cwd: BlockNo,
-    /// Its path as it was reached.
-    pub cwd_path: Vec<u8>,
     /// Current directory on the host.
     pub host_dir: PathBuf,
     /// Whether results are JSON.
@@ -102,8 +102,8 @@ impl Session {
     pub fn new(out: Box<dyn Write>, err: Box<dyn Write>) -> Self {
         Self {
             open: None,
+            root: BlockNo(0),
             cwd: BlockNo(0),
-            cwd_path: b"/".to_vec(),
             host_dir: PathBuf::from("."),
             json: false,
             writes: false,
@@ -139,8 +139,8 @@ impl Session {
             Access::Read(by.open(open::read_only(&path)?).with_context(place)?)
         };
         let open = Open { path, volume };
-        self.cwd = open.view().info().root;
-        self.cwd_path = b"/".to_vec();
+        self.root = open.view().info().root;
+        self.cwd = self.root;
         self.open = Some(open);
         Ok(())
     }
@@ -185,7 +185,24 @@ impl Session {
     /// # Errors
     /// None does.
     pub fn find(&self, spec: &[u8]) -> Result<BlockNo> {
-        Ok(path::resolve(self.view()?, self.cwd, spec)?)
+        Ok(path::resolve_from(self.view()?, self.base(), spec)?)
+    }
+
+    /// Where names begin.
+    #[must_use]
+    pub const fn base(&self) -> path::Base {
+        path::Base {
+            root: self.root,
+            cwd: self.cwd,
+        }
+    }
+
+    /// The directory and name of a file that may not exist yet.
+    ///
+    /// # Errors
+    /// The directory does not exist, or the name cannot be one.
+    pub fn parent(&self, spec: &[u8]) -> Result<path::Parent> {
+        Ok(path::resolve_parent_from(self.view()?, self.base(), spec)?)
     }
 
     /// The inode that a file specification names; without one, the current directory.
@@ -363,20 +380,22 @@ impl Session {
         (command.run)(self, &args)
     }
 
-    /// A block given as `1234`, `<1234>` or `0x4d2`.
+    /// A block given as `1234`, `<1234>`, `0x4d2` or by the name of its lock.
     ///
     /// # Errors
     /// It is no number, or no block of the volume.
     pub fn block_arg(&self, word: &[u8]) -> Result<BlockNo> {
-        let number = number(
-            word.strip_prefix(b"<")
-                .map_or(word, |inner| inner.strip_suffix(b">").unwrap_or(word)),
-        )?;
+        let inner = word
+            .strip_prefix(b"<")
+            .map_or(word, |inner| inner.strip_suffix(b">").unwrap_or(word));
+        let Some(blkno) = path::block(inner) else {
+            bail!("\"{}\" is no number of a block", words::quoted(word));
+        };
         let blocks = self.view()?.geo().blocks();
-        if number >= blocks {
-            bail!("block {number} lies outside of the volume, which has {blocks} blocks");
+        if blkno.0 >= blocks {
+            bail!("block {blkno} lies outside of the volume, which has {blocks} blocks");
         }
-        Ok(BlockNo(number))
+        Ok(blkno)
     }
 }
 

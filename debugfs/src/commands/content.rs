@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -42,7 +43,8 @@ pub(super) const COMMANDS: &[Command] = &[
         options: &[flag('p', "preserve", "keep owner, mode and times")],
         operands: &[FILE, operand("HOST", OperandKind::Host, Count::One)],
         summary: "Copies a file to a file on the host.",
-        about: "Holes stay holes. Parts that cannot be read become holes and are reported.",
+        about: "Holes stay holes. Parts that cannot be read become holes and are reported. A symlink \
+                becomes a symlink.",
         needs: Needs::Volume,
         run: dump,
     },
@@ -171,6 +173,9 @@ fn dump(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     let view = session.view()?;
     let inode = session.inode(args.get(0))?;
     let file = contents(view, &inode)?;
+    if inode.file_type() == Some(FileType::Symlink) {
+        return dump_link(&inode, &file, &path).with_context(|| path.display().to_string());
+    }
     let host = OpenOptions::new()
         .write(true)
         .create(true)
@@ -192,6 +197,28 @@ fn dump(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
         session.fault(fault);
     }
     Ok(Some(Box::new(report)))
+}
+
+/// Makes a symlink on the host, in place of a file that has its name.
+fn dump_link(
+    inode: &Checked<'_, Dinode>,
+    file: &FileReader<'_>,
+    path: &Path,
+) -> Result<Option<Box<dyn Report>>> {
+    // A path has at most 4096 bytes.
+    let mut target = vec![0; index(file.size().min(4096))];
+    file.read_at(0, &mut target)?;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(OsStr::from_bytes(&target), path)?;
+    Ok(Some(Box::new(Dumped {
+        inode: inode.blkno().0,
+        path: PathNamed::new(path.as_os_str().as_bytes()),
+        size: file.size(),
+        data_bytes: target.len() as u64,
+    })))
 }
 
 /// Copies data; holes stay holes.

@@ -13,7 +13,6 @@ use cowfs_format::toolkit::progress::{Progress, Sink};
 use cowfs_format::toolkit::size::parse_size;
 use cowfs_format::txn::{NewInode, Timestamp};
 use cowfs_format::units::low16;
-use cowfs_format::volume::path;
 use serde::Serialize;
 
 use crate::report::{Page, Report, Text};
@@ -104,7 +103,7 @@ fn write(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> 
             new_clusters: Some(done.new_clusters),
         }
     } else {
-        let to = path::resolve_parent(session.view()?, session.cwd, spec)?;
+        let to = session.parent(spec)?;
         // The time of the last read would change with each run.
         let mut attributes = NewInode::at(now, low16(meta.mode().into()), meta.uid(), meta.gid());
         attributes.mtime = modified(&meta, now);
@@ -146,7 +145,7 @@ impl Text for Made {
 }
 
 fn mkdir(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
-    let to = path::resolve_parent(session.view()?, session.cwd, args.need(0)?)?;
+    let to = session.parent(args.need(0)?)?;
     let new = NewInode::at(Timestamp::now(), 0o040_755, 0, 0);
     let mut txn = session.writable()?.begin()?;
     let inode = txn.make_directory(to.directory, &to.name, &new)?.0;

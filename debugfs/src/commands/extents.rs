@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use cowfs_format::block::{Checked, View};
 use cowfs_format::error::Error;
 use cowfs_format::layout::{
@@ -52,7 +52,7 @@ pub(super) const COMMANDS: &[Command] = &[
         options: &[],
         operands: &[FILE, operand("LOGICAL", OperandKind::Number, Count::One)],
         summary: "Shows which block of the volume a block of a file is.",
-        about: "",
+        about: "0 stands for none: a hole, or contents that stand in the inode.",
         needs: Needs::Volume,
         run: bmap,
     },
@@ -421,12 +421,13 @@ fn bmap(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     let view = session.view()?;
     let inode = session.inode(args.get(0))?;
     let logical = number(args.need(1)?)?;
-    if !inode.has_extents() {
-        bail!("inode {} has no extents", inode.blkno());
-    }
     let per_cluster = view.geo().blocks_per_cluster();
     let cpos = u32::try_from(logical / per_cluster).context("no file is that long")?;
-    let extent = extent::find(view, inode.blkno(), inode.body(), cpos)?;
+    let extent = if inode.has_extents() {
+        extent::find(view, inode.blkno(), inode.body(), cpos)?
+    } else {
+        None
+    };
     let extent = extent.filter(|extent| cpos < extent.end());
     let skip = |extent: Extent| logical - u64::from(extent.cpos) * per_cluster;
     Ok(Some(Box::new(Mapped {
@@ -440,7 +441,7 @@ impl Text for Mapped {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
         match self.blkno {
             Some(blkno) => writeln!(page, "\t{blkno}"),
-            None => writeln!(page, "\t0 (hole)"),
+            None => writeln!(page, "\t0"),
         }
     }
 }

@@ -13,6 +13,7 @@ use cowfs_format::read::inode;
 use cowfs_format::units::BlockNo;
 use serde::Serialize;
 
+use super::list::{Trailer, trailer_of};
 use super::parts::{Check, List};
 use crate::report::{Flags, Page, Report, Text};
 use crate::session::Session;
@@ -65,14 +66,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows the list of a directory's blocks with room.",
         about: "",
         needs: Needs::Volume,
-        run: |session, args| {
-            let at = root_of(session, args.need(0)?)?;
-            let view = session.view()?;
-            let root = view.block::<DxRoot>(at)?;
-            let blocks = dx::free_list(view, &root)?;
-            let blocks = blocks.into_iter().map(|blkno| blkno.0).collect();
-            Ok(Some(Box::new(Space { blocks })))
-        },
+        run: dx_space,
     },
 ];
 
@@ -136,10 +130,10 @@ struct Leaf {
     entries: Option<Entries>,
 }
 
-/// Blocks with room.
+/// Blocks with room, by their trailers.
 #[derive(Serialize)]
 struct Space {
-    blocks: Vec<u64>,
+    blocks: Vec<Trailer>,
 }
 
 /// All of an index.
@@ -211,6 +205,24 @@ impl Leaf {
             entries: leaf.list().map(Entries::of),
         }
     }
+}
+
+fn dx_space(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
+    let at = root_of(session, args.need(0)?)?;
+    let view = session.view()?;
+    let root = view.block::<DxRoot>(at)?;
+    let mut blocks = Vec::new();
+    let mut faults = Vec::new();
+    for blkno in dx::free_list(view, &root)? {
+        match trailer_of(view, blkno) {
+            Ok(trailer) => blocks.push(trailer),
+            Err(error) => faults.push(error),
+        }
+    }
+    for fault in faults {
+        session.fault(fault);
+    }
+    Ok(Some(Box::new(Space { blocks })))
 }
 
 fn dx_dump(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
@@ -292,9 +304,6 @@ impl Text for Index {
 
 impl Text for Space {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        for (i, blkno) in self.blocks.iter().enumerate() {
-            writeln!(page, "\t{i:<3} {blkno}")?;
-        }
-        Ok(())
+        self.blocks.iter().try_for_each(|block| block.lines(page))
     }
 }

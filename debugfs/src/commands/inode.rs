@@ -154,9 +154,7 @@ fn stat(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     let inode = view.block::<Dinode>(session.find(args.need(0)?)?)?;
     let mut faults = Vec::new();
     let traverse = !args.has('T') || args.has('t');
-    let check = Check::of(&inode.i_check, &inode);
-    let mut stat = Stat::of(&inode, check);
-    stat.body = body(view, &inode, traverse, &mut faults);
+    let stat = Stat::whole(view, &inode, traverse, &mut faults);
     for fault in faults {
         session.fault(fault);
     }
@@ -180,6 +178,19 @@ impl Stat {
     pub(super) fn superblock(head: &Dinode) -> Self {
         let mut stat = Self::of(head, Check::plain(&head.i_check));
         stat.body = Body::Superblock;
+        stat
+    }
+
+    /// An inode with its body; with the blocks and groups that belong to it when `traverse`.
+    pub(super) fn whole(
+        view: View<'_>,
+        inode: &Checked<'_, Dinode>,
+        traverse: bool,
+        faults: &mut Vec<Error>,
+    ) -> Self {
+        let check = Check::of(&inode.i_check, inode);
+        let mut stat = Self::of(inode, check);
+        stat.body = body(view, inode, traverse, faults);
         stat
     }
 

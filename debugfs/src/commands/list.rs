@@ -47,7 +47,7 @@ pub(super) const COMMANDS: &[Command] = &[
 
 /// Entries of a directory.
 #[derive(Serialize)]
-struct Listing {
+pub(super) struct Listing {
     inode: u64,
     entries: Vec<Line>,
     #[serde(skip)]
@@ -83,41 +83,53 @@ struct Facts {
 fn ls(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     let view = session.view()?;
     let inode = session.inode(args.get(0))?;
-    let (long, mut faults) = (args.has('l'), Vec::new());
-    let mut entries = Vec::new();
-    if inode.file_type() == Some(FileType::Directory) {
-        entries = lines(view, &inode, &mut faults);
-    } else {
-        let spec = args.get(0).unwrap_or_default();
-        let name = spec.rsplit(|&b| b == b'/').next().unwrap_or_default();
-        let file_type = inode.file_type().map_or(0, FileType::dirent);
-        entries.push(Line {
-            inode: inode.blkno().0,
-            rec_len: 0,
-            name_len: name.len(),
-            file_type,
-            name: Named::new(name),
-            facts: None,
-        });
-    }
-    if long {
-        for line in &mut entries {
-            let facts = inode::read(view, BlockNo(line.inode));
-            match facts.and_then(|inode| facts_of(view, &inode)) {
-                Ok(facts) => line.facts = Some(facts),
-                Err(error) => faults.push(error),
-            }
-        }
-    }
-    let inode = inode.blkno().0;
+    let mut faults = Vec::new();
+    let spec = args.get(0).unwrap_or_default();
+    let name = spec.rsplit(|&b| b == b'/').next().unwrap_or_default();
+    let listing = Listing::of(view, &inode, name, args.has('l'), &mut faults);
     for fault in faults {
         session.fault(fault);
     }
-    Ok(Some(Box::new(Listing {
-        inode,
-        entries,
-        long,
-    })))
+    Ok(Some(Box::new(listing)))
+}
+
+impl Listing {
+    /// The entries of a directory; for another file, that file under the name `name`.
+    pub(super) fn of(
+        view: View<'_>,
+        inode: &Checked<'_, Dinode>,
+        name: &[u8],
+        long: bool,
+        faults: &mut Vec<Error>,
+    ) -> Self {
+        let mut entries = Vec::new();
+        if inode.file_type() == Some(FileType::Directory) {
+            entries = lines(view, inode, faults);
+        } else {
+            entries.push(Line {
+                inode: inode.blkno().0,
+                rec_len: 0,
+                name_len: name.len(),
+                file_type: inode.file_type().map_or(0, FileType::dirent),
+                name: Named::new(name),
+                facts: None,
+            });
+        }
+        if long {
+            for line in &mut entries {
+                let facts = inode::read(view, BlockNo(line.inode));
+                match facts.and_then(|inode| facts_of(view, &inode)) {
+                    Ok(facts) => line.facts = Some(facts),
+                    Err(error) => faults.push(error),
+                }
+            }
+        }
+        Self {
+            inode: inode.blkno().0,
+            entries,
+            long,
+        }
+    }
 }
 
 /// The entries in use of all readable areas.
@@ -248,7 +260,7 @@ struct DirBlock {
 
 /// The trailer of a block.
 #[derive(Serialize)]
-struct Trailer {
+pub(super) struct Trailer {
     blkno: u64,
     parent_inode: u64,
     largest_hole: u16,
@@ -305,7 +317,8 @@ fn dirblocks(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report
     Ok(Some(Box::new(DirBlocks { inode, blocks })))
 }
 
-fn trailer_of(view: View<'_>, blkno: BlockNo) -> Result<Trailer, Error> {
+/// The trailer of a directory's block.
+pub(super) fn trailer_of(view: View<'_>, blkno: BlockNo) -> Result<Trailer, Error> {
     let bytes = view.raw(blkno)?;
     let at = bytes.len().saturating_sub(DIR_TRAILER);
     let (trailer, _) = DirBlockTrailer::ref_from_prefix(bytes.get(at..).unwrap_or_default())
@@ -320,6 +333,22 @@ fn trailer_of(view: View<'_>, blkno: BlockNo) -> Result<Trailer, Error> {
     })
 }
 
+impl Trailer {
+    pub(super) fn lines(&self, page: &mut Page<'_>) -> io::Result<()> {
+        writeln!(
+            page,
+            "\tTrailer Block: {}   Inode: {}   Len: {DIR_TRAILER}",
+            self.blkno, self.parent_inode
+        )?;
+        writeln!(
+            page,
+            "\tLargest Hole: {}   Next Block: {}",
+            self.largest_hole, self.free_next
+        )?;
+        writeln!(page, "\tCRC32: {:08x}   ECC: {:04x}", self.crc32, self.ecc)
+    }
+}
+
 impl Text for DirBlocks {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
         for block in &self.blocks {
@@ -328,21 +357,7 @@ impl Text for DirBlocks {
                 None => writeln!(page, "\tEntries in inode {}", self.inode)?,
             }
             if let Some(trailer) = &block.trailer {
-                writeln!(
-                    page,
-                    "\tTrailer Block: {}   Inode: {}   Len: {DIR_TRAILER}",
-                    trailer.blkno, trailer.parent_inode
-                )?;
-                writeln!(
-                    page,
-                    "\tLargest Hole: {}   Next Block: {}",
-                    trailer.largest_hole, trailer.free_next
-                )?;
-                writeln!(
-                    page,
-                    "\tCRC32: {:08x}   ECC: {:04x}",
-                    trailer.crc32, trailer.ecc
-                )?;
+                trailer.lines(page)?;
             }
             writeln!(page, "\tEntries:")?;
             for line in &block.entries {

@@ -7,6 +7,7 @@ mod index;
 mod inode;
 mod journal;
 mod list;
+mod locks;
 mod names;
 mod owners;
 mod parts;
@@ -14,6 +15,7 @@ mod raw;
 mod refcount;
 mod shell;
 mod space;
+mod sysdir;
 mod volume;
 mod xattr;
 
@@ -28,12 +30,14 @@ pub(crate) const GROUPS: &[&[Command]] = &[
     inode::COMMANDS,
     journal::COMMANDS,
     list::COMMANDS,
+    locks::COMMANDS,
     names::COMMANDS,
     owners::COMMANDS,
     raw::COMMANDS,
     refcount::COMMANDS,
     shell::COMMANDS,
     space::COMMANDS,
+    sysdir::COMMANDS,
     volume::COMMANDS,
     xattr::COMMANDS,
 ];

@@ -2,12 +2,16 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use cowfs_format::block::View;
 use cowfs_format::layout::FileType;
-use cowfs_format::read::inode;
+use cowfs_format::read::{dir, inode};
+use cowfs_format::units::BlockNo;
+use cowfs_format::volume::path::Base;
 use serde::Serialize;
 
 use crate::report::{Page, PathNamed, Report, Text};
@@ -90,21 +94,40 @@ pub(super) const COMMANDS: &[Command] = &[
         run: cd,
     },
     Command {
+        name: "chroot",
+        aliases: &[],
+        options: &[],
+        operands: &[FILE],
+        summary: "Changes the root directory, where names that begin with / begin.",
+        about: "The current directory stays what it is. `//` goes on naming the system directory, \
+                and <INODE> any inode; `stats` shows the inode of the volume's root directory.",
+        needs: Needs::Volume,
+        run: |session, args| {
+            session.root = directory(session, args.need(0)?)?;
+            Ok(None)
+        },
+    },
+    Command {
         name: "pwd",
         aliases: &[],
         options: &[],
         operands: &[],
         summary: "Shows the current directory in the volume.",
-        about: "",
+        about: "A directory outside of the root directory is shown as <INODE>.",
         needs: Needs::Volume,
-        run: |session, _| Ok(place(&session.cwd_path)),
+        run: |session, _| {
+            let path = path_of(session.view()?, session.base());
+            Ok(place(&path.unwrap_or_else(|| {
+                format!("<{}>", session.cwd).into_bytes()
+            })))
+        },
     },
     Command {
         name: "lcd",
         aliases: &[],
         options: &[],
-        operands: &[operand("DIRECTORY", OperandKind::Host, Count::One)],
-        summary: "Changes the current directory on the host.",
+        operands: &[operand("DIRECTORY", OperandKind::Host, Count::Optional)],
+        summary: "Changes the current directory on the host, or shows it.",
         about: "Names of host files in other commands are taken from there.",
         needs: Needs::Nothing,
         run: lcd,
@@ -117,10 +140,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows the current directory on the host.",
         about: "",
         needs: Needs::Nothing,
-        run: |session, _| {
-            let path = std::path::absolute(&session.host_dir)?;
-            Ok(place(path.as_os_str().as_bytes()))
-        },
+        run: |session, _| here(session),
     },
 ];
 
@@ -161,46 +181,62 @@ fn open(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
 }
 
 fn cd(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
-    let spec = args.need(0)?;
+    session.cwd = directory(session, args.need(0)?)?;
+    Ok(None)
+}
+
+/// The directory that a file specification names.
+fn directory(session: &Session, spec: &[u8]) -> Result<BlockNo> {
     let blkno = session.find(spec)?;
     if inode::read(session.view()?, blkno)?.file_type() != Some(FileType::Directory) {
         bail!("inode {blkno} is no directory");
     }
-    session.cwd = blkno;
-    session.cwd_path = joined(&session.cwd_path, spec);
-    Ok(None)
+    Ok(blkno)
 }
 
-/// The path of `spec` as seen from the directory `from`.
-fn joined(from: &[u8], spec: &[u8]) -> Vec<u8> {
-    let system = spec.starts_with(b"//") || from.starts_with(b"//") && !spec.starts_with(b"/");
-    let mut parts: Vec<&[u8]> = Vec::new();
-    let absolute = spec.starts_with(b"/") || spec.starts_with(b"<");
-    let base = if absolute { &[][..] } else { from };
-    for part in [base, spec]
-        .into_iter()
-        .flat_map(|path| path.split(|&b| b == b'/'))
-    {
-        match part {
-            b"" | b"." => {}
-            // The parent of an inode that was given by number is not known by name.
-            b".." if parts.last().is_some_and(|last| !last.starts_with(b"<")) => {
-                parts.pop();
-            }
-            b".." if parts.is_empty() => {}
-            _ => parts.push(part),
+/// The path of the current directory, found upwards; `None` when that does not lead to a root.
+fn path_of(view: View<'_>, base: Base) -> Option<Vec<u8>> {
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    let mut at = base.cwd;
+    let head: &[u8] = loop {
+        if at == base.root {
+            break b"/";
         }
-    }
-    let head: &[u8] = match parts.first() {
-        Some(first) if first.starts_with(b"<") => b"",
-        _ if system => b"//",
-        _ => b"/",
+        if at == view.info().system_dir {
+            break b"//";
+        }
+        // No path is longer, but a loop of damaged directories is.
+        if names.len() > 4096 {
+            return None;
+        }
+        let parent = dir::lookup(view, &inode::read(view, at).ok()?, b"..").ok()??;
+        let mut name = None;
+        dir::for_each_entry(view, &inode::read(view, parent).ok()?, &mut |entry| {
+            let dots = entry.name == b"." || entry.name == b"..";
+            if entry.is_used() && entry.inode == at && !dots {
+                name = Some(entry.name.to_vec());
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })
+        .ok()?;
+        names.push(name?);
+        at = parent;
     };
-    [head, &parts.join(&b'/')].concat()
+    names.reverse();
+    Some([head, &names.join(&b'/')].concat())
+}
+
+fn here(session: &Session) -> Result<Option<Box<dyn Report>>> {
+    let path = std::path::absolute(&session.host_dir)?;
+    Ok(place(path.as_os_str().as_bytes()))
 }
 
 fn lcd(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
-    let path: PathBuf = session.host_dir.join(OsStr::from_bytes(args.need(0)?));
+    let Some(name) = args.get(0) else {
+        return here(session);
+    };
+    let path: PathBuf = session.host_dir.join(OsStr::from_bytes(name));
     if !std::fs::metadata(&path)
         .with_context(|| path.display().to_string())?
         .is_dir()
@@ -281,28 +317,5 @@ fn option(option: &Opt) -> HelpOption {
     HelpOption {
         option: format!("-{}, --{}{value}", option.short, option.long),
         help: option.help,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::joined;
-
-    #[test]
-    fn directories_are_joined() {
-        for (from, spec, path) in [
-            ("/", "a/b", "/a/b"),
-            ("/a/b", "../c", "/a/c"),
-            ("/a", "../..", "/"),
-            ("/a", "//orphan_dir:0000", "//orphan_dir:0000"),
-            ("//orphan_dir:0000", "..", "//"),
-            ("//", "/x", "/x"),
-            ("/a", "<9>", "<9>"),
-            ("<9>", "b", "<9>/b"),
-            ("<9>", "..", "<9>/.."),
-        ] {
-            let joined = joined(from.as_bytes(), spec.as_bytes());
-            assert_eq!(String::from_utf8(joined).unwrap(), path, "{from} {spec}");
-        }
     }
 }

@@ -1,17 +1,20 @@
 //! Commands about allocator groups.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 use anyhow::Result;
 use cowfs_format::block::Checked;
+use cowfs_format::error::FaultKind;
 use cowfs_format::layout::{GROUP_BITMAP, GROUP_LIST, GroupDesc};
 use cowfs_format::read::extent::ListView;
+use cowfs_format::units::BlockNo;
 use serde::Serialize;
 
 use super::parts::{Check, List};
-use crate::report::{Page, Report, Text};
+use crate::report::{Page, Text};
 use crate::session::Session;
-use crate::table::{Args, BLOCK, Command, Needs};
+use crate::table::{BLOCK, Command, Needs};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -19,13 +22,12 @@ pub(super) const COMMANDS: &[Command] = &[
         aliases: &[],
         options: &[],
         operands: &[BLOCK],
-        summary: "Shows a group descriptor.",
-        about: "",
+        summary: "Shows a group descriptor and those that follow it in its chain.",
+        about: "Contig is counted from the bitmap; the hint that newer drivers keep is shown in JSON.",
         needs: Needs::Volume,
         run: |session, args| {
-            let view = session.view()?;
-            let group = view.block::<GroupDesc>(session.block_arg(args.need(0)?)?)?;
-            Ok(Some(Box::new(Group::of(&group))))
+            let groups = following(session, args.need(0)?, Group::of)?;
+            Ok(Some(Box::new(Groups { groups })))
         },
     },
     Command {
@@ -33,10 +35,13 @@ pub(super) const COMMANDS: &[Command] = &[
         aliases: &[],
         options: &[],
         operands: &[BLOCK],
-        summary: "Shows the free runs of a group.",
+        summary: "Shows the free runs of a group and of those that follow it in its chain.",
         about: "",
         needs: Needs::Volume,
-        run: grpextents,
+        run: |session, args| {
+            let groups = following(session, args.need(0)?, FreeRuns::of)?;
+            Ok(Some(Box::new(AllFreeRuns { groups })))
+        },
     },
 ];
 
@@ -111,10 +116,51 @@ impl Group {
     }
 }
 
-impl Text for Group {
+/// Groups of a chain.
+#[derive(Serialize)]
+struct Groups {
+    groups: Vec<Group>,
+}
+
+impl Text for Groups {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        self.lines(page, 0)
+        let mut groups = self.groups.iter().enumerate();
+        groups.try_for_each(|(i, group)| group.lines(page, i))
     }
+}
+
+/// What `make` makes of a group and of those behind it in its chain. What follows a group that
+/// cannot be used is not known; that is a fault.
+fn following<T>(
+    session: &mut Session,
+    word: &[u8],
+    make: impl Fn(&Checked<'_, GroupDesc>) -> T,
+) -> Result<Vec<T>> {
+    let view = session.view()?;
+    let first = session.block_arg(word)?;
+    let mut found = vec![];
+    let (mut at, mut seen, mut fault) = (first, HashSet::new(), None);
+    while at.0 != 0 {
+        if !seen.insert(at) {
+            fault = Some(FaultKind::Loop.at(at).into());
+            break;
+        }
+        match view.block::<GroupDesc>(at) {
+            Ok(group) => {
+                found.push(make(&group));
+                at = BlockNo(group.bg_next_group.get());
+            }
+            Err(error) if at == first => return Err(error.into()),
+            Err(error) => {
+                fault = Some(error);
+                break;
+            }
+        }
+    }
+    if let Some(fault) = fault {
+        session.fault(fault);
+    }
+    Ok(found)
 }
 
 /// Free bits that stand together.
@@ -153,22 +199,34 @@ struct FreeRuns {
     average: u32,
 }
 
-fn grpextents(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
-    let view = session.view()?;
-    let group = view.block::<GroupDesc>(session.block_arg(args.need(0)?)?)?;
-    let (total, free) = (group.bg_bits.get(), group.bg_free_bits_count.get());
-    let runs = runs(&group);
-    let sum: u32 = runs.iter().map(|run| run.length).sum();
-    let count = u32::try_from(runs.len()).unwrap_or(u32::MAX);
-    Ok(Some(Box::new(FreeRuns {
-        blkno: group.bg_blkno.get(),
-        total,
-        used: total.saturating_sub(free),
-        free,
-        longest: runs.iter().map(|run| run.length).max().unwrap_or(0),
-        average: sum.checked_div(count).unwrap_or(0),
-        free_extents: runs,
-    })))
+/// The free runs of the groups of a chain.
+#[derive(Serialize)]
+struct AllFreeRuns {
+    groups: Vec<FreeRuns>,
+}
+
+impl FreeRuns {
+    fn of(group: &Checked<'_, GroupDesc>) -> Self {
+        let (total, free) = (group.bg_bits.get(), group.bg_free_bits_count.get());
+        let runs = runs(group);
+        let sum: u32 = runs.iter().map(|run| run.length).sum();
+        let count = u32::try_from(runs.len()).unwrap_or(u32::MAX);
+        Self {
+            blkno: group.bg_blkno.get(),
+            total,
+            used: total.saturating_sub(free),
+            free,
+            longest: runs.iter().map(|run| run.length).max().unwrap_or(0),
+            average: sum.checked_div(count).unwrap_or(0),
+            free_extents: runs,
+        }
+    }
+}
+
+impl Text for AllFreeRuns {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        self.groups.iter().try_for_each(|group| group.text(page))
+    }
 }
 
 impl Text for FreeRuns {

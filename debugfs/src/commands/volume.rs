@@ -2,35 +2,39 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cowfs_format::block::View;
 use cowfs_format::error::FaultKind;
 use cowfs_format::layout::{
     COMPAT_NAMES, Dinode, INCOMPAT_NAMES, Incompat, LocalAlloc, RO_COMPAT_NAMES, SUPER_BLOCK_BODY,
-    SuperBlock, TruncateLog, TruncateRec,
+    SUPER_BLOCK_SIGNATURE, SuperBlock, TruncateLog, TruncateRec,
 };
 use cowfs_format::read::chain::count_ones;
 use cowfs_format::read::{inode, slot_map};
 use cowfs_format::time::Utc;
 use cowfs_format::toolkit::size::show_size;
-use cowfs_format::units::Slot;
+use cowfs_format::units::{BlockNo, Slot};
 use cowfs_format::volume::system::{self, SystemFile};
 use serde::Serialize;
 
 use super::inode::Stat;
 use crate::report::{Flags, Label, Page, Report, Text};
-use crate::session::Session;
-use crate::table::{Args, Command, Needs, flag};
+use crate::session::{Open, Session, number};
+use crate::table::{Args, Command, Needs, Opt, flag};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "stats",
         aliases: &[],
-        options: &[flag(
-            'h',
-            "header",
-            "leave out the superblock's inode fields",
-        )],
+        options: &[
+            flag('h', "header", "leave out the superblock's inode fields"),
+            Opt {
+                short: 's',
+                long: "superblock",
+                value: Some("N"),
+                help: "show backup superblock N, 1 to 6",
+            },
+        ],
         operands: &[],
         summary: "Shows the superblock and the state of the journals.",
         about: "A volume whose journals hold transactions is shown as it will be after their replay.",
@@ -61,7 +65,7 @@ pub(super) const COMMANDS: &[Command] = &[
 
 /// The superblock.
 #[derive(Serialize)]
-struct Stats {
+pub(super) struct Stats {
     revision: String,
     mount_count: u16,
     max_mount_count: u16,
@@ -106,20 +110,29 @@ struct JournalLine {
     error: Option<String>,
 }
 
-fn text_of(bytes: &[u8]) -> String {
+fn until_nul(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    bytes
-        .get(..end)
-        .unwrap_or_default()
-        .escape_ascii()
-        .to_string()
+    bytes.get(..end).unwrap_or_default()
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    until_nul(bytes).escape_ascii().to_string()
 }
 
 fn stats(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     let opened = session.opened()?;
     let view = opened.view();
+    let at = match args.value('s') {
+        None => view.info().superblock,
+        Some(word) => backup(view, number(word)?)?,
+    };
+    Ok(Some(Box::new(stats_of(opened, at, !args.has('h'))?)))
+}
+
+/// The superblock at a block.
+pub(super) fn stats_of(opened: &Open, at: BlockNo, with_inode: bool) -> Result<Stats> {
+    let view = opened.view();
     let info = view.info();
-    let at = info.superblock;
     let block = view.raw(at)?;
     let (sb, _) = zerocopy_prefix::<SuperBlock>(block.get(SUPER_BLOCK_BODY..).unwrap_or_default())
         .ok_or_else(|| FaultKind::OutOfVolume.at(at))?;
@@ -137,7 +150,7 @@ fn stats(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> 
         })
         .collect();
     let (bits, cluster_bits) = (info.geo.block_bits(), info.geo.cluster_bits());
-    Ok(Some(Box::new(Stats {
+    Ok(Stats {
         revision: format!("{}.{}", sb.s_major_rev_level, sb.s_minor_rev_level),
         mount_count: sb.s_mnt_count.get(),
         max_mount_count: sb.s_max_mnt_count.get(),
@@ -160,8 +173,8 @@ fn stats(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> 
         cluster_size: 1 << cluster_bits,
         max_slots: sb.s_max_slots.get(),
         xattr_inline_size: sb.s_xattr_inline_size.get(),
-        label: Label::new(info.label.clone()),
-        uuid: info.uuid_text(),
+        label: Label::new(until_nul(&sb.s_label)),
+        uuid: sb.s_uuid.iter().map(|byte| format!("{byte:02X}")).collect(),
         uuid_hash: sb.s_uuid_hash.get(),
         dx_seeds: [
             sb.s_dx_seed0.get(),
@@ -177,8 +190,21 @@ fn stats(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> 
         cluster_flags: Flags::of(sb.ci_stackflags, &[(1, "global-heartbeat")]),
         superblock: at.0,
         journals,
-        inode: (!args.has('h')).then(|| Stat::superblock(head)),
-    })))
+        inode: with_inode.then(|| Stat::superblock(head)),
+    })
+}
+
+/// Where a backup of the superblock is.
+fn backup(view: View<'_>, number: u64) -> Result<BlockNo> {
+    if !(1..=6).contains(&number) {
+        bail!("there is no backup superblock {number}; they are numbered 1 to 6");
+    }
+    let at = BlockNo(1 << (28 + 2 * number) >> view.geo().block_bits());
+    let found = view.geo().contains(at, 1) && view.raw(at)?.starts_with(&SUPER_BLOCK_SIGNATURE);
+    if !found {
+        bail!("the volume has no backup superblock {number}, which would be block {at}");
+    }
+    Ok(at)
 }
 
 /// A structure at the start of bytes.
@@ -438,7 +464,7 @@ impl Text for Df {
 
 /// The slot map.
 #[derive(Serialize)]
-struct SlotMap {
+pub(super) struct SlotMap {
     slots: Vec<SlotLine>,
 }
 
@@ -451,10 +477,17 @@ struct SlotLine {
 
 fn slotmap(session: &mut Session, _: &Args) -> Result<Option<Box<dyn Report>>> {
     let view = session.view()?;
-    let nodes = slot_map::read(view, system::find(view, SystemFile::SlotMap)?)?;
-    let slots = nodes.into_iter().enumerate();
-    let slots = slots.map(|(slot, node)| SlotLine { slot, node }).collect();
-    Ok(Some(Box::new(SlotMap { slots })))
+    let file = system::find(view, SystemFile::SlotMap)?;
+    Ok(Some(Box::new(SlotMap::of(view, file)?)))
+}
+
+impl SlotMap {
+    /// The slots by the slot map's inode.
+    pub(super) fn of(view: View<'_>, file: BlockNo) -> cowfs_format::error::Result<Self> {
+        let slots = slot_map::read(view, file)?.into_iter().enumerate();
+        let slots = slots.map(|(slot, node)| SlotLine { slot, node }).collect();
+        Ok(Self { slots })
+    }
 }
 
 impl Text for SlotMap {
