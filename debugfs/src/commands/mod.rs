@@ -16,6 +16,7 @@ mod refcount;
 mod shell;
 mod space;
 mod sysdir;
+mod usage;
 mod volume;
 mod xattr;
 
@@ -38,6 +39,7 @@ pub(crate) const GROUPS: &[&[Command]] = &[
     shell::COMMANDS,
     space::COMMANDS,
     sysdir::COMMANDS,
+    usage::COMMANDS,
     volume::COMMANDS,
     xattr::COMMANDS,
 ];

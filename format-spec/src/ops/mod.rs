@@ -1,7 +1,9 @@
-//! Whole operations that more than one program uses, each made inside one transaction.
+//! Whole operations that more than one program uses. Those that change the volume are each made
+//! inside one transaction.
 
 mod clone;
 mod cow;
+pub mod usage;
 mod write;
 mod xattr;
 

@@ -9,6 +9,7 @@ pub mod dir;
 pub mod dx;
 pub mod extent;
 pub mod file;
+pub mod holdings;
 pub mod inode;
 pub mod journal;
 pub mod refcount;

@@ -165,3 +165,87 @@ pub fn records_in(view: View<'_>, root: BlockNo, first: u64, end: u64) -> Result
     }
     Ok(found)
 }
+
+/// A range of clusters with the number of extents that map it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Counted {
+    /// First cluster.
+    pub first: u64,
+    /// The cluster behind the last one.
+    pub end: u64,
+    /// Number of mappings; 1 where there is no record.
+    pub count: u32,
+}
+
+/// Cuts ranges of clusters, given as (first, end) and sorted by their beginnings, where the counts
+/// of a tree change. The ranges may overlap each other. One walk over the tree, whatever their number.
+///
+/// # Errors
+/// A block of the tree cannot be used.
+pub fn counted(view: View<'_>, root: BlockNo, ranges: &[(u64, u64)]) -> Result<Vec<Counted>> {
+    let block = view.block::<RefcountBlock>(root)?;
+    let leaves = if block.is_tree() {
+        extent::extents(view, root, block.body())?
+    } else {
+        Vec::new()
+    };
+    let mut cut = Cut {
+        found: Vec::with_capacity(ranges.len()),
+        leaf: None,
+    };
+    for &(first, end) in ranges {
+        let mut at = first;
+        if !block.is_tree() {
+            at = cut.by(&block, at, end);
+        }
+        let from = leaves
+            .partition_point(|leaf| u64::from(leaf.cpos) <= first)
+            .saturating_sub(1);
+        let near = leaves.get(from..).unwrap_or_default();
+        for rec in near.iter().take_while(|leaf| u64::from(leaf.cpos) < end) {
+            let leaf = match cut.leaf.take() {
+                Some(leaf) if leaf.blkno() == rec.blkno => leaf,
+                _ => view.block::<RefcountBlock>(rec.blkno)?,
+            };
+            at = cut.by(&leaf, at, end);
+            cut.leaf = Some(leaf);
+        }
+        cut.push(at, end, 1);
+    }
+    Ok(cut.found)
+}
+
+/// The state of [`counted`].
+struct Cut<'v> {
+    found: Vec<Counted>,
+    /// The leaf read last: neighbours among the ranges mostly have the same.
+    leaf: Option<Checked<'v, RefcountBlock>>,
+}
+
+impl Cut<'_> {
+    /// Cuts the range `at..end` by the records of a block; the end of what they cover.
+    fn by(&mut self, block: &Checked<'_, RefcountBlock>, mut at: u64, end: u64) -> u64 {
+        let recs = block.records().map(|list| list.recs).unwrap_or_default();
+        let ends = |rec: &RefcountRec| rec.r_cpos.get().saturating_add(rec.r_clusters.get().into());
+        let from = recs.partition_point(|rec| ends(rec) <= at);
+        let near = recs.get(from..).unwrap_or_default();
+        for rec in near.iter().take_while(|rec| rec.r_cpos.get() < end) {
+            let first = rec.r_cpos.get().max(at);
+            self.push(at, first, 1);
+            let stop = ends(rec).min(end).max(first);
+            self.push(first, stop, rec.r_refcount.get().max(1));
+            at = stop;
+        }
+        at
+    }
+
+    fn push(&mut self, first: u64, end: u64, count: u32) {
+        if first >= end {
+            return;
+        }
+        match self.found.last_mut() {
+            Some(last) if last.end == first && last.count == count => last.end = end,
+            _ => self.found.push(Counted { first, end, count }),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! `du`: the space that files and directories take, to themselves and together with others.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+
+use anyhow::Result;
+use cowfs_format::ops::usage::{self, Account, Usage};
+use cowfs_format::read::inode;
+use cowfs_format::toolkit::size::show_size;
+use cowfs_format::units::BlockNo;
+use cowfs_format::volume::system::{self, SystemFile};
+use serde::Serialize;
+
+use crate::report::{Page, PathNamed, Report, Text};
+use crate::session::Session;
+use crate::table::{Args, Command, Count, Needs, OperandKind, flag, operand};
+
+pub(super) const COMMANDS: &[Command] = &[Command {
+    name: "du",
+    aliases: &[],
+    options: &[
+        flag('r', "recursive", "a line for each directory below as well"),
+        flag('a', "all", "a line for each file below as well"),
+        flag('b', "bytes", "sizes as numbers of bytes"),
+    ],
+    operands: &[operand("PATH", OperandKind::File, Count::Optional)],
+    summary: "Shows the space of files and directories: theirs alone, and shared.",
+    about: "Apparent is the sum of the sizes; Allocated, the clusters that the files map, as often \
+            as they map them; Exclusive, what would become free if PATH were removed: clusters that \
+            nothing outside of it maps, of files that have no name outside of it; Shared, all other \
+            clusters that it maps, once each. Exclusive and Shared together are the different \
+            clusters that PATH maps. Inodes and other single blocks of metadata (Metadata) lie in \
+            clusters of the allocators below // and are counted there. A file with several names \
+            counts once in a directory. Without PATH, accounts for the whole volume: /, //, what \
+            belongs to no file, and the sum, which is what the cluster bitmap has in use. Memory \
+            grows with the number of shared ranges whose other owners the walk has not met.",
+    needs: Needs::Volume,
+    run: du,
+}];
+
+/// A line: a file or directory and what it takes.
+#[derive(Serialize)]
+struct Line {
+    #[serde(flatten)]
+    path: PathNamed,
+    inode: u64,
+    directory: bool,
+    #[serde(flatten)]
+    sizes: Sizes,
+    /// Whether the text begins with the names of the columns.
+    #[serde(skip)]
+    first: bool,
+}
+
+/// Sizes in bytes.
+#[derive(Clone, Copy, Serialize)]
+struct Sizes {
+    inodes: u64,
+    apparent_bytes: u64,
+    allocated_bytes: u64,
+    exclusive_bytes: u64,
+    shared_bytes: u64,
+    metadata_bytes: u64,
+    #[serde(skip)]
+    exact: bool,
+}
+
+/// What belongs to no file, and the sum over the volume.
+#[derive(Serialize)]
+struct Volume {
+    fixed: Vec<Fixed>,
+    total: Sizes,
+    /// What the cluster bitmap has in use.
+    used_bytes: u64,
+    /// What of it nothing here accounts for.
+    unaccounted_bytes: i64,
+}
+
+/// An area that belongs to no file.
+#[derive(Serialize)]
+struct Fixed {
+    name: &'static str,
+    bytes: u64,
+    #[serde(skip)]
+    exact: bool,
+}
+
+/// Turns counts into bytes.
+#[derive(Clone, Copy)]
+struct Scale {
+    cluster_bits: u32,
+    block_bits: u32,
+    exact: bool,
+}
+
+impl Scale {
+    const fn sizes(self, usage: Usage) -> Sizes {
+        Sizes {
+            inodes: usage.inodes,
+            apparent_bytes: usage.apparent_bytes,
+            allocated_bytes: usage.allocated << self.cluster_bits,
+            exclusive_bytes: usage.exclusive << self.cluster_bits,
+            shared_bytes: usage.shared << self.cluster_bits,
+            metadata_bytes: usage.metadata_blocks << self.block_bits,
+            exact: self.exact,
+        }
+    }
+}
+
+fn du(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
+    let whole = args.all().is_empty();
+    let given: Vec<Vec<u8>> = if whole {
+        vec![b"/".to_vec(), b"//".to_vec()]
+    } else {
+        args.all().to_vec()
+    };
+    let starts: Result<Vec<(Vec<u8>, BlockNo)>> = given
+        .into_iter()
+        .map(|path| session.find(&path).map(|inode| (path, inode)))
+        .collect();
+    let starts = starts?;
+    let (files, below) = (args.has('a'), args.has('a') || args.has('r'));
+    let geo = *session.view()?.geo();
+    let scale = Scale {
+        cluster_bits: geo.cluster_bits(),
+        block_bits: geo.block_bits(),
+        exact: args.has('b'),
+    };
+    session.scanner()?;
+    let (scanner, view, mut rows) = session.rows("entries")?;
+    let mut all = Account::default();
+    let mut first = true;
+    for (path, start) in starts {
+        let mut written = Ok(());
+        let account = usage::subtree(scanner, view, start, files, |line| {
+            let line = match line {
+                Ok(line) => line,
+                Err((node, error)) => {
+                    let at = PathNamed::new(joined(&path, &node.path));
+                    let at = String::from_utf8_lossy(&at.text().0).into_owned();
+                    rows.fault(format_args!("{at}: {error}"));
+                    return ControlFlow::Continue(());
+                }
+            };
+            let top = line.node.depth == 0;
+            if !below && !top {
+                return ControlFlow::Continue(());
+            }
+            written = rows.row(&Line {
+                path: PathNamed::new(joined(&path, &line.node.path)),
+                inode: line.node.blkno.0,
+                directory: line.directory,
+                sizes: scale.sizes(line.usage),
+                first: std::mem::take(&mut first),
+            });
+            match written {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        });
+        written?;
+        all.merge(account);
+    }
+    if !whole {
+        return Ok(None);
+    }
+    let bitmap = inode::read(view, system::find(view, SystemFile::GlobalBitmap)?)?;
+    let fixed = usage::fixed(view);
+    let mut usage = all.usage();
+    let area = |name, clusters: u64| Fixed {
+        name,
+        bytes: clusters << scale.cluster_bits,
+        exact: scale.exact,
+    };
+    let areas = vec![
+        area("superblock", fixed.superblock),
+        area("group descriptors", fixed.group_descriptors),
+        area("backup superblocks", fixed.backups),
+    ];
+    usage.allocated += fixed.all();
+    usage.exclusive += fixed.all();
+    let used = u64::from(bitmap.bitmap_used());
+    let missed = used.cast_signed() - (usage.exclusive + usage.shared).cast_signed();
+    Ok(Some(Box::new(Volume {
+        fixed: areas,
+        total: scale.sizes(usage),
+        used_bytes: used << scale.cluster_bits,
+        unaccounted_bytes: missed.saturating_mul(1 << scale.cluster_bits),
+    })))
+}
+
+/// A path below the one that was given.
+fn joined(start: &[u8], below: &[u8]) -> Vec<u8> {
+    let slash = !below.is_empty() && !start.ends_with(b"/");
+    [start, if slash { b"/" } else { b"" }, below].concat()
+}
+
+fn size(bytes: u64, exact: bool) -> String {
+    if exact {
+        bytes.to_string()
+    } else {
+        show_size(bytes)
+    }
+}
+
+impl Sizes {
+    fn columns(&self) -> String {
+        [
+            self.apparent_bytes,
+            self.allocated_bytes,
+            self.exclusive_bytes,
+            self.shared_bytes,
+            self.metadata_bytes,
+        ]
+        .map(|bytes| format!("{:>12}", size(bytes, self.exact)))
+        .join(" ")
+    }
+}
+
+impl Text for Line {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        if self.first {
+            writeln!(
+                page,
+                "{:>12} {:>12} {:>12} {:>12} {:>12}  Path",
+                "Apparent", "Allocated", "Exclusive", "Shared", "Metadata"
+            )?;
+        }
+        write!(page, "{}  ", self.sizes.columns())?;
+        page.name(self.path.text())?;
+        writeln!(page)
+    }
+}
+
+impl Text for Volume {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        for Fixed { name, bytes, exact } in &self.fixed {
+            let bytes = size(*bytes, *exact);
+            let blank = "";
+            writeln!(
+                page,
+                "{blank:>12} {bytes:>12} {bytes:>12} {blank:>12} {blank:>12}  ({name})"
+            )?;
+        }
+        writeln!(page, "{}  total", self.total.columns())?;
+        if self.unaccounted_bytes != 0 {
+            let used = size(self.used_bytes, self.total.exact);
+            let missed = size(self.unaccounted_bytes.unsigned_abs(), self.total.exact);
+            let than = if self.unaccounted_bytes > 0 {
+                "more"
+            } else {
+                "less"
+            };
+            writeln!(
+                page,
+                "The cluster bitmap has {used} in use, {missed} {than} than this; fsck.cowfs -n says why."
+            )?;
+        }
+        Ok(())
+    }
+}
