@@ -3,6 +3,7 @@
 
 mod clone;
 mod cow;
+pub mod manifest;
 pub mod usage;
 mod write;
 mod xattr;

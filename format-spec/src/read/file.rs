@@ -154,6 +154,10 @@ impl<'v> FileReader<'v> {
                 continue;
             }
             let (from, to) = (start.max(offset), stop.min(end));
+            if from >= to {
+                // Only extents out of order come here.
+                continue;
+            }
             self.read_run(
                 extent.blkno,
                 from - start,
