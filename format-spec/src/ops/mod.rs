@@ -2,6 +2,7 @@
 //! inside one transaction.
 
 mod clone;
+pub mod compare;
 mod cow;
 pub mod manifest;
 pub mod usage;

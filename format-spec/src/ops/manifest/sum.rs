@@ -39,6 +39,18 @@ pub enum Sum {
     Pieces([u8; 32]),
 }
 
+impl Sum {
+    /// The sum as it stands in a line, with its key.
+    #[must_use]
+    pub fn shown(self) -> String {
+        let (key, sum) = match self {
+            Self::Whole(sum) => ("sha256", sum),
+            Self::Pieces(sum) => ("sha256p", sum),
+        };
+        format!("{key}={}", super::text::hex(&sum))
+    }
+}
+
 /// The SHA-256 of some bytes.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
