@@ -1,6 +1,7 @@
 //! The commands, grouped by what they look at. Each file has its models, their text, and a table.
 
 mod content;
+mod delta;
 mod edit;
 mod extents;
 mod index;
@@ -25,6 +26,7 @@ use crate::table::Command;
 /// The tables of all files.
 pub(crate) const GROUPS: &[&[Command]] = &[
     content::COMMANDS,
+    delta::COMMANDS,
     edit::COMMANDS,
     extents::COMMANDS,
     index::COMMANDS,

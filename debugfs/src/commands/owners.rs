@@ -1,33 +1,49 @@
-//! `icheck`: from blocks to the inodes that use them.
+//! From blocks to the inodes that use them: `icheck` as debugfs.ocfs2 has it, and `owners`, which
+//! tells all that is known of a block.
 
 use std::io::{self, Write};
-use std::ops::ControlFlow;
 
 use anyhow::Result;
-use cowfs_format::block::{Checked, View};
+use cowfs_format::block::View;
 use cowfs_format::error::Error;
-use cowfs_format::layout::{Dinode, DxRoot, DynFeatures, InodeFlags, RefcountBlock, XattrBlock};
-use cowfs_format::read::extent::{self, Extent, TreeStep};
-use cowfs_format::read::{chain, xattr};
-use cowfs_format::units::BlockNo;
+use cowfs_format::layout::{Compat, ExtentFlags, GroupDesc};
+use cowfs_format::read::holdings::{self, Purpose};
+use cowfs_format::read::{chain, inode, refcount};
+use cowfs_format::units::{BlockNo, ClusterNo, low32};
 use cowfs_format::volume::inodes;
+use cowfs_format::volume::scan::Scanner;
 use serde::Serialize;
 
-use super::extents::value_extents;
-use crate::report::{Page, Report, Text};
+use super::names;
+use crate::report::{Page, PathNamed, Report, Text};
 use crate::session::Session;
 use crate::table::{Args, BLOCKS, Command, Needs};
 
-pub(super) const COMMANDS: &[Command] = &[Command {
-    name: "icheck",
-    aliases: &[],
-    options: &[],
-    operands: &[BLOCKS],
-    summary: "Shows which inodes use blocks, and for what.",
-    about: "Reads all inodes. A shared block has several owners.",
-    needs: Needs::Volume,
-    run: icheck,
-}];
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "icheck",
+        aliases: &[],
+        options: &[],
+        operands: &[BLOCKS],
+        summary: "Shows which inodes use blocks, and for what.",
+        about: "Reads all inodes. A shared block has several owners; `owners` tells more of them.",
+        needs: Needs::Volume,
+        run: icheck,
+    },
+    Command {
+        name: "owners",
+        aliases: &[],
+        options: &[],
+        operands: &[BLOCKS],
+        summary: "Shows all that holds blocks, with paths, and how many sharers were recorded.",
+        about: "Reads all inodes and directories. Told are: all inodes whose data, extent tree, \
+                index, xattrs or refcount tree hold the block, system files included; the bit of \
+                the allocator that it came from; what the cluster bitmap says of its cluster; and, \
+                for a cluster in a refcount tree, how many mappings are recorded and were found.",
+        needs: Needs::Volume,
+        run: owners,
+    },
+];
 
 /// The uses of blocks.
 #[derive(Serialize)]
@@ -50,48 +66,86 @@ struct Use {
     what: &'static str,
     /// Block of the file, for data.
     offset: Option<u64>,
-    #[serde(skip)]
+}
+
+/// A use of a block, as the search finds it.
+#[derive(Clone, Copy)]
+struct Hit {
     blkno: BlockNo,
-}
-
-/// Looks which of the wanted blocks an inode uses.
-struct Look<'a, 'v> {
-    view: View<'v>,
-    /// Sorted.
-    wanted: &'a [BlockNo],
     inode: BlockNo,
-    found: &'a mut Vec<Use>,
-    faults: &'a mut Vec<Error>,
+    purpose: Purpose,
+    /// Block of the file, for data.
+    offset: Option<u64>,
+    flags: ExtentFlags,
+    /// The refcount tree of the inode; 0 = none.
+    tree: BlockNo,
 }
 
-fn icheck(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
+/// All uses of blocks, which are sorted; in the order of the inodes. And what cannot be read.
+fn search(scanner: &Scanner, view: View<'_>, wanted: &[BlockNo]) -> (Vec<Hit>, Vec<Error>) {
+    inodes::collect(scanner, view, |inode, found, faults| {
+        holdings::for_each_run(view, inode, &mut |run| {
+            let run = match run {
+                Ok(run) => run,
+                Err(error) => return faults.push(error),
+            };
+            let start = wanted.partition_point(|blkno| *blkno < run.blkno);
+            for blkno in wanted.get(start..).unwrap_or_default() {
+                let skip = blkno.since(run.blkno);
+                if skip >= run.blocks {
+                    break;
+                }
+                found.push(Hit {
+                    blkno: *blkno,
+                    inode: inode.blkno(),
+                    purpose: run.purpose,
+                    offset: run.offset.map(|offset| offset + skip),
+                    flags: run.flags,
+                    tree: BlockNo(inode.i_refcount_loc.get()),
+                });
+            }
+        });
+    })
+}
+
+/// The blocks that were asked for, as given and sorted.
+fn blocks(session: &mut Session, args: &Args) -> Result<(Vec<BlockNo>, Vec<BlockNo>)> {
     session.scanner()?;
     let given: Result<Vec<BlockNo>> = args.all().iter().map(|w| session.block_arg(w)).collect();
     let given = given?;
     let mut wanted = given.clone();
     wanted.sort_unstable();
     wanted.dedup();
+    Ok((given, wanted))
+}
+
+fn icheck(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
+    let (given, wanted) = blocks(session, args)?;
     let (scanner, view) = session.scan()?;
-    let (found, failed) = inodes::collect(scanner, view, |inode, found, faults| {
-        let mut look = Look {
-            view,
-            wanted: &wanted,
-            inode: inode.blkno(),
-            found,
-            faults,
-        };
-        look.inode(inode);
-    });
+    let (found, failed) = search(scanner, view, &wanted);
+    let told = |hit: &&Hit| {
+        // An allocator holds all blocks that others got from it.
+        !matches!(
+            hit.purpose,
+            Purpose::Group | Purpose::Window | Purpose::Truncated
+        )
+    };
     let blocks = given
         .into_iter()
         .map(|blkno| {
-            let mut owners: Vec<Use> = found.iter().filter(|u| u.blkno == blkno).cloned().collect();
+            let here = |hit: &&Hit| hit.blkno == blkno;
+            let mut owners: Vec<Use> = (found.iter().filter(told).filter(here))
+                .map(|hit| Use {
+                    inode: hit.inode.0,
+                    what: hit.purpose.name(),
+                    offset: hit.offset,
+                })
+                .collect();
             if blkno == view.info().superblock {
                 owners.push(Use {
                     inode: blkno.0,
                     what: "superblock",
                     offset: None,
-                    blkno,
                 });
             }
             Used {
@@ -106,108 +160,293 @@ fn icheck(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>>
     Ok(Some(Box::new(Uses { blocks })))
 }
 
-impl Look<'_, '_> {
-    /// A run of blocks, used for `what`; with the offset of the run in the file, for data.
-    fn run(&mut self, first: BlockNo, count: u64, what: &'static str, offset: Option<u64>) {
-        let start = self.wanted.partition_point(|blkno| *blkno < first);
-        for blkno in self.wanted.get(start..).unwrap_or_default() {
-            let skip = blkno.since(first);
-            if skip >= count {
-                break;
+/// All that is known of blocks.
+#[derive(Serialize)]
+struct Known {
+    blocks: Vec<Block>,
+}
+
+/// All that is known of a block.
+#[derive(Serialize)]
+struct Block {
+    blkno: u64,
+    cluster: u32,
+    /// What the cluster bitmap says; nothing when its group cannot be read.
+    cluster_in_use: Option<bool>,
+    /// The fixed area that the block is part of.
+    fixed: Option<&'static str>,
+    /// The bit of the allocator that the block came from.
+    allocator: Option<Bit>,
+    /// What the refcount tree has of the cluster.
+    refcount: Option<Recorded>,
+    /// Mappings of the cluster that were found.
+    found: usize,
+    owners: Vec<Owner>,
+}
+
+/// A bit of an allocator.
+#[derive(Serialize)]
+struct Bit {
+    inode: u64,
+    #[serde(flatten)]
+    path: Option<PathNamed>,
+    group: u64,
+    bit: u32,
+    in_use: bool,
+}
+
+/// What a refcount tree has of a cluster.
+#[derive(Serialize)]
+struct Recorded {
+    root: u64,
+    /// Mappings by the record; 0 = there is none.
+    recorded: u32,
+}
+
+/// What holds a block.
+#[derive(Serialize)]
+struct Owner {
+    inode: u64,
+    /// The first of its paths.
+    #[serde(flatten)]
+    path: Option<PathNamed>,
+    /// Number of its paths.
+    paths: usize,
+    #[serde(rename = "use")]
+    what: &'static str,
+    /// Block of the file, for data.
+    offset: Option<u64>,
+    /// Whether the extent is marked as counted in the refcount tree.
+    refcounted: bool,
+    /// Whether the extent reads as zeros.
+    unwritten: bool,
+}
+
+fn owners(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
+    let (given, wanted) = blocks(session, args)?;
+    let (scanner, view) = session.scan()?;
+    let (found, mut failed) = search(scanner, view, &wanted);
+    let mut inodes: Vec<BlockNo> = found.iter().map(|hit| hit.inode).collect();
+    inodes.sort_unstable();
+    inodes.dedup();
+    let (paths, more) = names::paths(scanner, view, &inodes);
+    failed.extend(more);
+    let path = |inode: BlockNo| {
+        let all = paths.get(&inode).map(Vec::as_slice).unwrap_or_default();
+        (
+            all.first().map(|path| PathNamed::new(path.as_slice())),
+            all.len(),
+        )
+    };
+    let mut blocks = Vec::new();
+    for blkno in given {
+        let hits: Vec<&Hit> = found.iter().filter(|hit| hit.blkno == blkno).collect();
+        let mut keep = |tried: Result<_, Error>| tried.map_err(|error| failed.push(error)).ok();
+        let cluster = view.geo().cluster_of(blkno);
+        let allocator = hits.iter().find(|hit| hit.purpose == Purpose::Group);
+        let allocator = allocator
+            .and_then(|hit| keep(bit_of(view, hit.inode, blkno)).flatten())
+            .map(|(inode, group, bit, in_use)| Bit {
+                inode: inode.0,
+                path: path(inode).0,
+                group: group.0,
+                bit,
+                in_use,
+            });
+        let counted = (hits.iter()).find(|hit| hit.flags.contains(ExtentFlags::REFCOUNTED));
+        let mut refcount = None;
+        if let Some(hit) = counted {
+            let (first, end) = (u64::from(cluster.0), u64::from(cluster.0) + 1);
+            match refcount::records_in(view, hit.tree, first, end) {
+                Ok(records) => {
+                    refcount = Some(Recorded {
+                        root: hit.tree.0,
+                        recorded: records.first().map_or(0, |rec| rec.r_refcount.get()),
+                    });
+                }
+                Err(error) => failed.push(error),
             }
-            self.found.push(Use {
-                inode: self.inode.0,
-                what,
-                offset: offset.map(|offset| offset + skip),
-                blkno: *blkno,
+        }
+        let in_use = match in_use(view, cluster) {
+            Ok(in_use) => Some(in_use),
+            Err(error) => {
+                failed.push(error);
+                None
+            }
+        };
+        let owners: Vec<Owner> = (hits.iter())
+            .filter(|hit| hit.purpose != Purpose::Group)
+            .map(|hit| {
+                let (path, paths) = path(hit.inode);
+                Owner {
+                    inode: hit.inode.0,
+                    path,
+                    paths,
+                    what: hit.purpose.name(),
+                    offset: hit.offset,
+                    refcounted: hit.flags.contains(ExtentFlags::REFCOUNTED),
+                    unwritten: hit.flags.contains(ExtentFlags::UNWRITTEN),
+                }
+            })
+            .collect();
+        let maps = |hit: &&&Hit| hit.purpose.in_clusters() && hit.purpose != Purpose::Group;
+        blocks.push(Block {
+            blkno: blkno.0,
+            cluster: cluster.0,
+            cluster_in_use: in_use,
+            fixed: fixed(view, blkno),
+            allocator,
+            refcount,
+            found: hits.iter().filter(maps).count(),
+            owners,
+        });
+    }
+    for fault in failed {
+        session.fault(fault);
+    }
+    Ok(Some(Box::new(Known { blocks })))
+}
+
+/// Where a block stands in its allocator: the inode, the group, the bit, and whether that is set.
+fn bit_of(
+    view: View<'_>,
+    allocator: BlockNo,
+    blkno: BlockNo,
+) -> Result<Option<(BlockNo, BlockNo, u32, bool)>, Error> {
+    let inode = inode::read(view, allocator)?;
+    let per_cluster = chain::chains(&inode)?.head.cl_bpc.get();
+    for step in chain::groups(view, &inode)? {
+        let Ok(group) = step.group else { continue };
+        let mut extents = group.discontiguous(per_cluster);
+        if extents.is_empty() {
+            extents.push((0, u32::from(group.bg_bits.get()), group.blkno()));
+        }
+        for (first, bits, start) in extents {
+            if blkno >= start && blkno.since(start) < u64::from(bits) {
+                let bit = first.saturating_add(low32(blkno.since(start)));
+                return Ok(Some((allocator, group.blkno(), bit, group.is_set(bit))));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// What the cluster bitmap says of a cluster.
+fn in_use(view: View<'_>, cluster: ClusterNo) -> Result<bool, Error> {
+    let geo = view.geo();
+    let number = cluster.0 / geo.clusters_per_group();
+    let group = view.block::<GroupDesc>(geo.group_block(number))?;
+    Ok(group.is_set(cluster.0 % geo.clusters_per_group()))
+}
+
+/// The fixed area that a block lies in.
+fn fixed(view: View<'_>, blkno: BlockNo) -> Option<&'static str> {
+    let geo = view.geo();
+    let cluster = geo.cluster_of(blkno);
+    if cluster < geo.first_group_cluster() {
+        return Some(match blkno.0 {
+            2 => "superblock",
+            _ => "beside the superblock",
+        });
+    }
+    let has_backups = view.info().features.compat.contains(Compat::BACKUP_SB);
+    if has_backups {
+        let block = |offset: u64| BlockNo(offset >> geo.block_bits());
+        let here = (geo.backup_offsets().map(block)).find(|at| geo.cluster_of(*at) == cluster);
+        if let Some(at) = here {
+            return Some(if at == blkno {
+                "backup superblock"
+            } else {
+                "beside a backup superblock"
             });
         }
     }
+    let group = geo.group_block(cluster.0 / geo.clusters_per_group());
+    (geo.cluster_of(group) == cluster).then_some(if group == blkno {
+        "group descriptor"
+    } else {
+        "beside a group descriptor"
+    })
+}
 
-    fn extent(&mut self, extent: &Extent, what: &'static str, is_data: bool) {
-        let per_cluster = self.view.geo().blocks_per_cluster();
-        let offset = is_data.then(|| u64::from(extent.cpos) * per_cluster);
-        let count = u64::from(extent.clusters) * per_cluster;
-        self.run(extent.blkno, count, what, offset);
-    }
-
-    /// An extent tree: its blocks, and what its records map.
-    fn tree(&mut self, owner: BlockNo, root: &[u8], what: &'static str, is_data: bool) {
-        let view = self.view;
-        let walked = extent::walk_tree(view, owner, root, &mut |step| {
-            match step {
-                TreeStep::List {
-                    block: Some(block), ..
-                } => self.run(block.blkno(), 1, "extent block", None),
-                TreeStep::List { .. } => {}
-                TreeStep::Extent(extent) => self.extent(&extent, what, is_data),
-                TreeStep::Fault { error, .. } => self.faults.push(error),
+impl Text for Known {
+    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        for block in &self.blocks {
+            let state = match block.cluster_in_use {
+                Some(true) => "in use",
+                Some(false) => "free",
+                None => "unknown",
+            };
+            write!(
+                page,
+                "Block {}: cluster {} is {state}",
+                block.blkno, block.cluster
+            )?;
+            if let Some(fixed) = block.fixed {
+                write!(page, "; {fixed}")?;
             }
-            ControlFlow::Continue(())
-        });
-        self.faults.extend(walked.err());
-    }
-
-    fn inode(&mut self, inode: &Checked<'_, Dinode>) {
-        let view = self.view;
-        self.run(inode.blkno(), 1, "inode", None);
-        if inode.has_extents() {
-            self.tree(inode.blkno(), inode.body(), "data", true);
-        }
-        if inode.flags().contains(InodeFlags::CHAIN)
-            && let Ok(groups) = chain::groups(view, inode)
-        {
-            for group in groups {
-                self.run(group.blkno, 1, "group descriptor", None);
-            }
-        }
-        if inode.dyn_features().contains(DynFeatures::INDEXED_DIR) {
-            let at = BlockNo(inode.i_dx_root.get());
-            self.run(at, 1, "directory index root", None);
-            match view.block::<DxRoot>(at) {
-                Ok(root) if !root.is_inline() => {
-                    self.tree(at, root.body(), "directory index leaf", false);
+            match &block.refcount {
+                Some(Recorded { root, recorded }) => {
+                    write!(
+                        page,
+                        "; {recorded} mappings recorded in refcount tree {root}, {} found",
+                        block.found
+                    )?;
                 }
-                Ok(_) => {}
-                Err(error) => self.faults.push(error),
-            }
-        }
-        if inode.dyn_features().contains(DynFeatures::HAS_REFCOUNT) {
-            let at = BlockNo(inode.i_refcount_loc.get());
-            self.run(at, 1, "refcount root", None);
-            match view.block::<RefcountBlock>(at) {
-                Ok(root) if root.is_tree() => self.leaves(at, root.body()),
-                Ok(_) => {}
-                Err(error) => self.faults.push(error),
-            }
-        }
-        if inode.i_xattr_loc.get() != 0 {
-            let at = BlockNo(inode.i_xattr_loc.get());
-            self.run(at, 1, "xattr block", None);
-            match view.block::<XattrBlock>(at) {
-                Ok(block) if xattr::is_indexed(&block) => {
-                    self.tree(at, xattr::tree_list(&block), "xattr buckets", false);
+                None if block.found > 1 => {
+                    write!(page, "; {} mappings found, none recorded", block.found)?;
                 }
-                Ok(_) => {}
-                Err(error) => self.faults.push(error),
+                None => {}
+            }
+            writeln!(page)?;
+            if let Some(bit) = &block.allocator {
+                let state = if bit.in_use { "in use" } else { "free" };
+                write!(
+                    page,
+                    "\tbit {} of group {} is {state}, in ",
+                    bit.bit, bit.group
+                )?;
+                place(page, bit.inode, bit.path.as_ref(), 1)?;
+            }
+            for owner in &block.owners {
+                let itself = owner.what == Purpose::Inode.name();
+                write!(page, "\t{}", if itself { "this is" } else { owner.what })?;
+                if let Some(offset) = owner.offset {
+                    write!(page, ", block {offset}")?;
+                }
+                if owner.unwritten {
+                    write!(page, ", unwritten")?;
+                }
+                write!(page, "{}", if itself { " " } else { " of " })?;
+                place(page, owner.inode, owner.path.as_ref(), owner.paths)?;
+            }
+            if block.owners.is_empty() && block.fixed.is_none() {
+                writeln!(page, "\tNothing holds it.")?;
             }
         }
-        for extent in value_extents(view, inode, self.faults) {
-            self.extent(&extent, "xattr value", false);
-        }
+        Ok(())
     }
+}
 
-    /// The leaves of a refcount tree, whose records count one cluster but take one block.
-    fn leaves(&mut self, owner: BlockNo, root: &[u8]) {
-        match extent::extents(self.view, owner, root) {
-            Ok(leaves) => {
-                for leaf in leaves {
-                    self.run(leaf.blkno, 1, "refcount leaf", None);
-                }
-            }
-            Err(error) => self.faults.push(error),
+/// `inode 1234 /path (and 2 other names)`
+fn place(
+    page: &mut Page<'_>,
+    inode: u64,
+    path: Option<&PathNamed>,
+    paths: usize,
+) -> io::Result<()> {
+    write!(page, "inode {inode}")?;
+    match path {
+        Some(path) => {
+            write!(page, " ")?;
+            page.name(path.text())?;
         }
+        None => write!(page, ", which no path leads to")?,
     }
+    if paths > 1 {
+        write!(page, " (one of {paths} names)")?;
+    }
+    writeln!(page)
 }
 
 impl Text for Uses {
@@ -225,7 +464,6 @@ impl Text for Uses {
                 inode,
                 what,
                 offset,
-                ..
             } in &block.owners
             {
                 let offset = offset.map_or(String::new(), |offset| offset.to_string());

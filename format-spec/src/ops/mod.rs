@@ -4,6 +4,7 @@
 mod clone;
 pub mod compare;
 mod cow;
+pub mod delta;
 pub mod manifest;
 pub mod usage;
 mod write;
