@@ -10,7 +10,7 @@ use crate::layout::{
     DIR_TRAILER, DIRENT_HEAD, Dinode, DirEntry, DynFeatures, FileType, HashKind, Incompat,
     InlineData, dirent_bytes, dx_hash, hash_is_split,
 };
-use crate::read::dx;
+use crate::read::{dx, extent};
 use crate::units::BlockNo;
 
 /// An entry of a directory.
@@ -113,11 +113,11 @@ pub struct Area<'a> {
     pub ecc: crate::block::EccState,
 }
 
-/// Visits all areas of a directory in order. A block that cannot be used is an error item; the
-/// visitor decides whether to go on.
+/// Visits all areas of a directory in order. A block that cannot be used, of the directory or of
+/// its extent tree, is an error item; the visitor decides whether to go on.
 ///
 /// # Errors
-/// The directory's extent tree is damaged.
+/// The inode is no directory.
 pub fn for_each_area(
     view: View<'_>,
     inode: &Checked<'_, Dinode>,
@@ -145,12 +145,25 @@ pub fn for_each_area(
     let geo = view.geo();
     let blocks = geo.blocks_for(inode.i_size.get());
     let with_trailer = has_trailer(view, inode);
-    for extent in inode.extents(view)? {
+    let (extents, lost) = if inode.has_extents() {
+        extent::salvage(view, inode.blkno(), inode.body())
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    let whole = lost.is_empty();
+    for part in lost {
+        if visit(Err(part.error)).is_break() {
+            return Ok(());
+        }
+    }
+    let mut seen = 0;
+    for extent in extents {
         let first = u64::from(extent.cpos) * geo.blocks_per_cluster();
         for i in 0..u64::from(extent.clusters) * geo.blocks_per_cluster() {
             if first + i >= blocks {
-                return Ok(());
+                break;
             }
+            seen += 1;
             let blkno = extent.blkno.plus(i);
             let flow = match view.dir_block(blkno, inode.blkno(), with_trailer) {
                 Ok((buf, ecc)) => {
@@ -167,6 +180,14 @@ pub fn for_each_area(
                 return Ok(());
             }
         }
+    }
+    if whole && seen < blocks {
+        let kind = FaultKind::Field {
+            field: "i_size",
+            value: inode.i_size.get(),
+            rule: "the directory has fewer blocks than that",
+        };
+        let _ = visit(Err(kind.at(inode.blkno()).into()));
     }
     Ok(())
 }

@@ -109,6 +109,8 @@ pub enum TreeStep<'a> {
         error: Error,
         /// First key of the part.
         cpos: u32,
+        /// Number of keys of the part, as its parent says.
+        keys: u32,
     },
 }
 
@@ -153,6 +155,7 @@ pub fn walk_tree(
         let _ = visit(TreeStep::Fault {
             error: error.at(owner).into(),
             cpos: 0,
+            keys: u32::MAX,
         });
         return Ok(());
     }
@@ -171,7 +174,7 @@ pub fn walk_tree(
             continue;
         }
         let blkno = BlockNo(rec.e_blkno.get());
-        let cpos = rec.e_cpos.get();
+        let (cpos, keys) = (rec.e_cpos.get(), rec.int_clusters());
         if rec.int_clusters() == 0 && blkno.0 == 0 {
             continue;
         }
@@ -179,11 +182,12 @@ pub fn walk_tree(
             visit(TreeStep::Fault {
                 error: FaultKind::Loop.at(blkno).into(),
                 cpos,
+                keys,
             })
         } else {
             fuel -= 1;
             match view.block::<ExtentBlock>(blkno) {
-                Err(error) => visit(TreeStep::Fault { error, cpos }),
+                Err(error) => visit(TreeStep::Fault { error, cpos, keys }),
                 Ok(block) => {
                     let space = block.bytes().get(EXTENT_BLOCK_LIST..).unwrap_or_default();
                     match ListView::parse(space) {
@@ -207,6 +211,7 @@ pub fn walk_tree(
                             visit(TreeStep::Fault {
                                 error: kind.at(blkno).into(),
                                 cpos,
+                                keys,
                             })
                         }
                         None => ControlFlow::Continue(()),
@@ -237,14 +242,7 @@ pub fn extents(view: View<'_>, owner: BlockNo, root: &[u8]) -> Result<Vec<Extent
             TreeStep::Extent(extent) => found.push(extent),
             TreeStep::List { block, list, .. } if !list.counts_are_sane() => {
                 let blkno = block.map_or(owner, crate::block::Checked::blkno);
-                let value = list.head.l_next_free_rec.get().into();
-                let rule = "more records in use than the list has";
-                let kind = FaultKind::Field {
-                    field: "l_next_free_rec",
-                    value,
-                    rule,
-                };
-                failed = Some(kind.at(blkno).into());
+                failed = Some(too_many(&list).at(blkno).into());
                 return ControlFlow::Break(());
             }
             TreeStep::List { .. } => {}
@@ -256,6 +254,83 @@ pub fn extents(view: View<'_>, owner: BlockNo, root: &[u8]) -> Result<Vec<Extent
         ControlFlow::Continue(())
     })?;
     failed.map_or(Ok(found), Err)
+}
+
+/// A part of a tree that cannot be used.
+#[derive(Debug)]
+pub struct Lost {
+    /// First key of the part.
+    pub cpos: u32,
+    /// The key behind it.
+    pub end: u32,
+    /// Why.
+    pub error: Error,
+}
+
+/// The extents that the intact parts of a tree have, in order and without overlaps, and what of
+/// the tree is lost.
+#[must_use]
+pub fn salvage(view: View<'_>, owner: BlockNo, root: &[u8]) -> (Vec<Extent>, Vec<Lost>) {
+    let (mut found, mut lost) = (Vec::<Extent>::new(), Vec::<Lost>::new());
+    let walked = walk_tree(view, owner, root, &mut |step| {
+        let behind = found.last().map_or(0, Extent::end);
+        match step {
+            TreeStep::Extent(extent) if extent.cpos < behind => lost.push(Lost {
+                cpos: extent.cpos,
+                end: extent.end(),
+                error: misplaced(&extent).at(owner).into(),
+            }),
+            TreeStep::Extent(extent) => found.push(extent),
+            // As many records as fit are taken; who trusts them is told that they may be wrong.
+            TreeStep::List { block, list, .. } if !list.counts_are_sane() => {
+                let blkno = block.map_or(owner, crate::block::Checked::blkno);
+                let cpos = list.recs.first().map_or(behind, |rec| rec.e_cpos.get());
+                let error = too_many(&list).at(blkno).into();
+                let end = cpos;
+                lost.push(Lost { cpos, end, error });
+            }
+            TreeStep::List { .. } => {}
+            TreeStep::Fault { error, cpos, keys } => {
+                let end = cpos.saturating_add(keys);
+                lost.push(Lost { cpos, end, error });
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    if let Err(error) = walked {
+        let (cpos, end) = (0, u32::MAX);
+        lost.push(Lost { cpos, end, error });
+    }
+    (found, lost)
+}
+
+/// An extent that begins before the one in front of it has ended.
+const fn misplaced(extent: &Extent) -> FaultKind {
+    FaultKind::Field {
+        field: "e_cpos",
+        value: extent.cpos as u64,
+        rule: "the extent lies before the end of the one in front of it",
+    }
+}
+
+/// A list that counts more records than it has.
+const fn too_many(list: &ListView<'_>) -> FaultKind {
+    FaultKind::Field {
+        field: "l_next_free_rec",
+        value: list.head.l_next_free_rec.get() as u64,
+        rule: "more records in use than the list has",
+    }
+}
+
+/// Makes sure that extents follow one another without overlaps.
+///
+/// # Errors
+/// They do not.
+pub fn in_order(extents: &[Extent], owner: BlockNo) -> Result<()> {
+    match extents.windows(2).find(|pair| pair[1].cpos < pair[0].end()) {
+        Some(pair) => Err(misplaced(&pair[1]).at(owner).into()),
+        None => Ok(()),
+    }
 }
 
 /// The extent that a tree has at `key`, or (in hash-keyed trees) the last one that begins at or

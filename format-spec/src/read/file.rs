@@ -1,9 +1,9 @@
 //! Contents of files: bytes by offset, data and holes.
 
 use crate::block::{Checked, View};
-use crate::error::{Error, FaultKind, Result};
+use crate::error::{Error, Fault, FaultKind, Result};
 use crate::layout::Dinode;
-use crate::read::extent::Extent;
+use crate::read::extent::{self, Extent};
 use crate::units::{BlockNo, index};
 
 /// Where the bytes of a file are.
@@ -33,32 +33,69 @@ pub struct Segment {
     pub blkno: Option<BlockNo>,
 }
 
+/// A part of a file that cannot be read.
+#[derive(Debug)]
+pub struct Gap {
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub len: u64,
+    /// Why.
+    pub error: Error,
+}
+
 impl<'v> FileReader<'v> {
     /// Opens the contents of an inode: a file, a directory, or the target of a symlink.
     ///
     /// # Errors
     /// The extent tree is damaged.
     pub fn open(view: View<'v>, inode: &Checked<'_, Dinode>) -> Result<Self> {
-        let size = inode.i_size.get();
-        let contents = if let Some(bytes) = inode.inline_data().or_else(|| inode.fast_symlink()) {
-            if bytes.len() as u64 != size {
-                let rule = "it is more than the inode can hold";
-                let kind = FaultKind::Field {
-                    field: "i_size",
-                    value: size,
-                    rule,
-                };
-                return Err(Error::Fault(kind.at(inode.blkno())));
+        let contents = match inline(inode)? {
+            Some(contents) => contents,
+            None => {
+                let extents = inode.extents(view)?;
+                extent::in_order(&extents, inode.blkno())?;
+                Contents::Extents(extents)
             }
-            Contents::Inline(bytes.to_vec())
-        } else {
-            Contents::Extents(inode.extents(view)?)
         };
         Ok(Self {
             view,
-            size,
+            size: inode.i_size.get(),
             contents,
         })
+    }
+
+    /// Opens what can be read of an inode whose extent tree may be damaged, with the parts that
+    /// the damage hides; they read as zeros.
+    ///
+    /// # Errors
+    /// The inode itself cannot hold what it says.
+    pub fn salvage(view: View<'v>, inode: &Checked<'_, Dinode>) -> Result<(Self, Vec<Gap>)> {
+        let size = inode.i_size.get();
+        let (contents, lost) = match inline(inode)? {
+            Some(contents) => (contents, Vec::new()),
+            None if inode.has_extents() => {
+                let (extents, lost) = extent::salvage(view, inode.blkno(), inode.body());
+                (Contents::Extents(extents), lost)
+            }
+            None => (Contents::Extents(Vec::new()), Vec::new()),
+        };
+        let bits = view.geo().cluster_bits();
+        let gaps = lost.into_iter().map(|part| {
+            let offset = (u64::from(part.cpos) << bits).min(size);
+            Gap {
+                offset,
+                len: (u64::from(part.end) << bits).min(size) - offset,
+                error: part.error,
+            }
+        });
+        let gaps = gaps.collect();
+        let file = Self {
+            view,
+            size,
+            contents,
+        };
+        Ok((file, gaps))
     }
 
     /// Size in bytes.
@@ -167,6 +204,71 @@ impl<'v> FileReader<'v> {
         Ok(())
     }
 
+    /// Reads as [`FileReader::read_at`]; blocks that cannot be read are zeros and become gaps.
+    pub fn read_around(&self, offset: u64, buf: &mut [u8], gaps: &mut Vec<Gap>) {
+        if self.read_at(offset, buf).is_ok() {
+            return;
+        }
+        let size = self.view.geo().block_bytes();
+        for (i, part) in buf.chunks_mut(size).enumerate() {
+            let at = offset.saturating_add((i * size) as u64);
+            let Err(error) = self.read_at(at, part) else {
+                continue;
+            };
+            part.fill(0);
+            let error = self.place(at).map_or(error, Error::from);
+            let len = part.len() as u64;
+            match gaps.last_mut() {
+                // What follows for the same reason is one part.
+                Some(last) if last.offset + last.len == at && alike(&last.error, &error) => {
+                    last.len += len;
+                }
+                _ => gaps.push(Gap {
+                    offset: at,
+                    len,
+                    error,
+                }),
+            }
+        }
+    }
+
+    /// The block behind a byte of the file, as one that cannot be read.
+    fn place(&self, offset: u64) -> Option<Fault> {
+        let geo = self.view.geo();
+        let cluster = u32::try_from(offset >> geo.cluster_bits()).ok()?;
+        let extent = self
+            .extents()
+            .iter()
+            .find(|extent| extent.cpos <= cluster && cluster < extent.end())?;
+        let skip = offset - (u64::from(extent.cpos) << geo.cluster_bits());
+        let blkno = extent.blkno.plus(skip >> geo.block_bits());
+        let kind = if geo.contains(blkno, 1) {
+            FaultKind::Unreadable
+        } else {
+            FaultKind::OutOfVolume
+        };
+        Some(kind.at(blkno))
+    }
+
+    /// Whether the extents are as many clusters as the inode counts. A tree that lost its end
+    /// looks like a file with a hole there; the count is what tells them apart.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn verify_count(&self, inode: &Checked<'_, Dinode>) -> Result<()> {
+        let mapped: u64 = self.extents().iter().map(|e| u64::from(e.clusters)).sum();
+        let counted = u64::from(inode.i_clusters.get());
+        if mapped == counted {
+            return Ok(());
+        }
+        let kind = FaultKind::Field {
+            field: "i_clusters",
+            value: counted,
+            rule: "it is not the number of clusters that the extents have",
+        };
+        Err(kind.at(inode.blkno()).into())
+    }
+
     /// Reads bytes that begin `skip` bytes behind a block.
     fn read_run(&self, blkno: BlockNo, skip: u64, mut out: &mut [u8]) -> Result<()> {
         let geo = self.view.geo();
@@ -185,5 +287,29 @@ impl<'v> FileReader<'v> {
             blkno = blkno.plus(blocks as u64);
         }
         Ok(())
+    }
+}
+
+/// The contents that stand in an inode.
+fn inline(inode: &Checked<'_, Dinode>) -> Result<Option<Contents>> {
+    let Some(bytes) = inode.inline_data().or_else(|| inode.fast_symlink()) else {
+        return Ok(None);
+    };
+    if bytes.len() as u64 != inode.i_size.get() {
+        let kind = FaultKind::Field {
+            field: "i_size",
+            value: inode.i_size.get(),
+            rule: "it is more than the inode can hold",
+        };
+        return Err(Error::Fault(kind.at(inode.blkno())));
+    }
+    Ok(Some(Contents::Inline(bytes.to_vec())))
+}
+
+/// Whether two errors differ in their place only.
+fn alike(a: &Error, b: &Error) -> bool {
+    match (a, b) {
+        (Error::Fault(a), Error::Fault(b)) => a.kind == b.kind,
+        _ => false,
     }
 }

@@ -195,21 +195,42 @@ fn look_at<'v, T>(
     }
 }
 
+/// Why a name cannot be that of a file. Such a name is told of as a failure and never put into a
+/// path, so that nobody who follows the walk is led out of its directory.
+fn impossible(name: &[u8]) -> Option<&'static str> {
+    match name {
+        b"" => Some("a file cannot have an empty name"),
+        b"." | b".." => Some("a file cannot go by this name"),
+        _ if name.contains(&b'/') => Some("a name cannot hold a slash"),
+        _ if name.contains(&0) => Some("a name cannot hold a NUL byte"),
+        _ => None,
+    }
+}
+
 /// The names of a directory in order; of damaged blocks, those before the damage.
 fn children(view: View<'_>, inode: &Inode<'_>, faults: &mut Vec<Error>) -> Vec<Child> {
     let mut found = Vec::new();
+    // A directory begins with itself and its parent; nothing else goes by their names.
+    let mut own = [&b"."[..], b".."].into_iter();
     let walked = dir::for_each_area(view, inode, &mut |area| {
         match area {
             Err(error) => faults.push(error),
             Ok(area) => {
                 for entry in dir::entries(area.bytes) {
                     match entry {
-                        Ok(entry) if !entry.is_used() || matches!(entry.name, b"." | b"..") => {}
-                        Ok(entry) => found.push(Child {
-                            name: entry.name.to_vec(),
-                            blkno: entry.inode,
-                            entry_type: entry.file_type,
-                        }),
+                        Ok(entry) if !entry.is_used() => {}
+                        Ok(entry) if own.next() == Some(entry.name) => {}
+                        Ok(entry) => match impossible(entry.name) {
+                            Some(why) => faults.push(Error::Path {
+                                path: entry.name.escape_ascii().to_string(),
+                                why,
+                            }),
+                            None => found.push(Child {
+                                name: entry.name.to_vec(),
+                                blkno: entry.inode,
+                                entry_type: entry.file_type,
+                            }),
+                        },
                         Err(kind) => {
                             faults.push(kind.at(area.block.unwrap_or(inode.blkno())).into());
                         }
