@@ -89,6 +89,7 @@ pub struct Session {
     out: Box<dyn Write>,
     err: Box<dyn Write>,
     faults: Vec<String>,
+    notes: Vec<String>,
     scanner: Option<Scanner>,
     /// The command that runs, as it was typed.
     command: String,
@@ -112,6 +113,7 @@ impl Session {
             out,
             err,
             faults: Vec::new(),
+            notes: Vec::new(),
             scanner: None,
             command: String::new(),
             rows: false,
@@ -219,6 +221,11 @@ impl Session {
         self.faults.push(fault.to_string());
     }
 
+    /// Says something beside the results that does not make a command fail.
+    pub fn note(&mut self, note: impl std::fmt::Display) {
+        self.notes.push(note.to_string());
+    }
+
     /// Threads for scans of the whole volume.
     ///
     /// # Errors
@@ -250,6 +257,22 @@ impl Session {
         match &self.open {
             Some(open) => Ok((open.view(), &mut self.out)),
             None => bail!("no volume is open; use `open VOLUME`"),
+        }
+    }
+
+    /// The threads that [`Session::scanner`] started, the volume, and where results go, for a
+    /// command that writes bytes there as it goes.
+    ///
+    /// # Errors
+    /// As [`Session::scan`].
+    pub fn stream(&mut self) -> Result<(&Scanner, View<'_>, &mut dyn Write)> {
+        let view = match &self.open {
+            Some(open) => open.view(),
+            None => bail!("no volume is open; use `open VOLUME`"),
+        };
+        match &self.scanner {
+            Some(scanner) => Ok((scanner, view, &mut self.out)),
+            None => bail!("the scan was not started"),
         }
     }
 
@@ -292,10 +315,12 @@ impl Session {
             return Ok(true);
         };
         self.faults.clear();
+        self.notes.clear();
         self.rows = false;
         self.command = words::quoted(name);
         let said = self.command(name, rest);
         let mut faults = std::mem::take(&mut self.faults);
+        let notes = std::mem::take(&mut self.notes);
         let shown = self.command.clone();
         let report = match said {
             Ok(report) => report,
@@ -310,11 +335,12 @@ impl Session {
             }
         };
         if self.json {
-            self.json_line(&shown, report.as_deref(), &faults)?;
+            self.json_line(&shown, report.as_deref(), &notes, &faults)?;
         } else if let Some(report) = report {
             report.write(&mut Page::new(&mut self.out, self.terminal))?;
         }
         self.out.flush()?;
+        self.complain(&shown, &notes)?;
         self.complain(&shown, &faults)?;
         Ok(faults.is_empty())
     }
@@ -323,6 +349,7 @@ impl Session {
         &mut self,
         name: &str,
         report: Option<&dyn crate::report::Report>,
+        notes: &[String],
         faults: &[String],
     ) -> io::Result<()> {
         let mut members = serde_json::Map::new();
@@ -330,6 +357,9 @@ impl Session {
             Some(serde_json::Value::Object(map)) => members = map,
             Some(other) => drop(members.insert("result".to_owned(), other)),
             None => {}
+        }
+        if !notes.is_empty() {
+            members.insert("notes".to_owned(), notes.into());
         }
         if !faults.is_empty() {
             members.insert("errors".to_owned(), faults.into());

@@ -86,7 +86,7 @@ pub enum Count {
     One,
     /// None or one.
     Optional,
-    /// One or more; only the last operand of a command.
+    /// One or more; at most one operand of a command, and none that is optional beside it.
     Many,
 }
 
@@ -203,9 +203,9 @@ impl Command {
             }
         }
         let least = self.operands.iter().filter(|o| o.count != Count::Optional);
-        let most = match self.operands.last() {
-            Some(last) if last.count == Count::Many => usize::MAX,
-            _ => self.operands.len(),
+        let most = match self.operands.iter().find(|o| o.count == Count::Many) {
+            Some(_) => usize::MAX,
+            None => self.operands.len(),
         };
         if args.operands.len() < least.count() || args.operands.len() > most {
             bail!("usage: {}", self.usage());
@@ -260,6 +260,13 @@ pub(crate) const fn flag(short: char, long: &'static str, help: &'static str) ->
         help,
     }
 }
+
+/// The option of the commands that take files out.
+pub(crate) const BEST_EFFORT: Opt = flag(
+    'b',
+    "best-effort",
+    "of damaged files take what can be read, and list what cannot",
+);
 
 /// An operand, for the tables of commands.
 pub(crate) const fn operand(name: &'static str, kind: OperandKind, count: Count) -> Operand {

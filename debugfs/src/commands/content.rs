@@ -1,7 +1,7 @@
 //! Commands that take files out: to where results go, or to a file on the host.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -10,19 +10,17 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use cowfs_format::block::{Checked, View};
-use cowfs_format::error::{Error, Fault, FaultKind};
 use cowfs_format::layout::{Dinode, FileType};
-use cowfs_format::read::file::FileReader;
+use cowfs_format::read::file::{FileReader, Gap};
 use cowfs_format::read::inode;
-use cowfs_format::units::{BlockNo, index};
+use cowfs_format::units::index;
 use serde::Serialize;
 
+use crate::out::{self, CHUNK, source};
 use crate::report::{Content, Page, PathNamed, Report, Text};
 use crate::session::Session;
-use crate::table::{Args, Command, Count, FILE, Needs, OperandKind, flag, operand};
+use crate::table::{Args, BEST_EFFORT, Command, Count, FILE, Needs, OperandKind, flag, operand};
 
-/// Bytes that are copied at a time.
-const CHUNK: u64 = 1 << 20;
 /// Largest file that fits into a JSON document.
 const JSON_MAX: u64 = 64 << 20;
 
@@ -30,7 +28,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "cat",
         aliases: &[],
-        options: &[],
+        options: &[BEST_EFFORT],
         operands: &[FILE],
         summary: "Writes the contents of a file, or the target of a symlink.",
         about: "Parts that cannot be read are written as zeros and reported.",
@@ -40,7 +38,10 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "dump",
         aliases: &[],
-        options: &[flag('p', "preserve", "keep owner, mode and times")],
+        options: &[
+            BEST_EFFORT,
+            flag('p', "preserve", "keep owner, mode and times"),
+        ],
         operands: &[FILE, operand("HOST", OperandKind::Host, Count::One)],
         summary: "Copies a file to a file on the host.",
         about: "Holes stay holes. Parts that cannot be read become holes and are reported. A symlink \
@@ -65,57 +66,20 @@ impl Text for Cat {
     }
 }
 
-/// The contents of a regular file or symlink.
-fn contents<'v>(view: View<'v>, inode: &Checked<'_, Dinode>) -> Result<FileReader<'v>> {
-    let size = inode.i_size.get();
-    // Clusters are counted in 32 bits; a larger size would only bring zeros without end.
-    if size >> view.geo().cluster_bits() > 1 << 32 {
-        bail!(
-            "inode {}: i_size is {size}, more than a file can have",
-            inode.blkno()
-        );
-    }
+/// The contents of a regular file or symlink, and what is lost of them.
+fn contents<'v>(
+    view: View<'v>,
+    inode: &Checked<'_, Dinode>,
+    args: &Args,
+) -> Result<(FileReader<'v>, Vec<String>)> {
+    let place = || format!("inode {}", inode.blkno());
     match inode.file_type() {
-        Some(FileType::Regular | FileType::Symlink) => Ok(FileReader::open(view, inode)?),
-        Some(FileType::Directory) => bail!("inode {} is a directory", inode.blkno()),
-        _ => bail!("inode {} has no contents", inode.blkno()),
-    }
-}
-
-/// Reads a part of a file; blocks that cannot be read are zeros, and come back as faults.
-fn read(view: View<'_>, file: &FileReader<'_>, offset: u64, buf: &mut [u8]) -> Vec<Error> {
-    if file.read_at(offset, buf).is_ok() {
-        return Vec::new();
-    }
-    let size = view.geo().block_bytes();
-    let mut faults = Vec::new();
-    for (i, part) in buf.chunks_mut(size).enumerate() {
-        let at = offset.saturating_add((i * size) as u64);
-        if let Err(error) = file.read_at(at, part) {
-            part.fill(0);
-            faults.push(place(view, file, at).map_or(error, Error::from));
+        Some(FileType::Regular | FileType::Symlink) => {
+            source::open(view, inode, args.has('b')).with_context(place)
         }
+        Some(FileType::Directory) => bail!("{} is a directory", place()),
+        _ => bail!("{} has no contents", place()),
     }
-    faults
-}
-
-/// The block behind a byte of a file, as one that cannot be read.
-fn place(view: View<'_>, file: &FileReader<'_>, offset: u64) -> Option<Fault> {
-    let geo = view.geo();
-    let cluster = u32::try_from(offset >> geo.cluster_bits()).ok()?;
-    let extent = file
-        .extents()
-        .iter()
-        .find(|extent| extent.cpos <= cluster && cluster < extent.end())?;
-    let skip = offset - (u64::from(extent.cpos) << geo.cluster_bits());
-    let blkno: BlockNo = extent.blkno.plus(skip >> geo.block_bits());
-    let inside = geo.contains(blkno, 1);
-    let kind = if inside {
-        FaultKind::Unreadable
-    } else {
-        FaultKind::OutOfVolume
-    };
-    Some(kind.at(blkno))
 }
 
 fn cat(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
@@ -123,15 +87,15 @@ fn cat(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     let json = session.json;
     let (view, out) = session.view_and_out()?;
     let inode = inode::read(view, blkno)?;
-    let file = contents(view, &inode)?;
+    let (file, mut faults) = contents(view, &inode, args)?;
     let size = file.size();
     if json && size > JSON_MAX {
         bail!("the file has {size} bytes, too many for JSON; use `dump`");
     }
-    let (mut offset, mut kept, mut buf, mut faults) = (0, Vec::new(), Vec::new(), Vec::new());
+    let (mut offset, mut kept, mut buf, mut gaps) = (0, Vec::new(), Vec::new(), Vec::new());
     while offset < size {
         buf.resize(index((size - offset).min(CHUNK)), 0);
-        faults.extend(read(view, &file, offset, &mut buf));
+        file.read_around(offset, &mut buf, &mut gaps);
         offset += buf.len() as u64;
         if json {
             kept.extend_from_slice(&buf);
@@ -139,6 +103,7 @@ fn cat(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
             out.write_all(&buf)?;
         }
     }
+    faults.extend(gaps.iter().map(source::lost));
     for fault in faults {
         session.fault(fault);
     }
@@ -172,18 +137,14 @@ fn dump(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     let path = session.host_dir.join(OsStr::from_bytes(args.need(1)?));
     let view = session.view()?;
     let inode = session.inode(args.get(0))?;
-    let file = contents(view, &inode)?;
+    let (file, mut faults) = contents(view, &inode, args)?;
     if inode.file_type() == Some(FileType::Symlink) {
         return dump_link(&inode, &file, &path).with_context(|| path.display().to_string());
     }
-    let host = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&path)
-        .with_context(|| path.display().to_string())?;
-    let (data_bytes, faults) =
-        copy(view, &file, &host).with_context(|| path.display().to_string())?;
+    let place = || path.display().to_string();
+    let host = out::create(&path, &session.opened()?.path).with_context(place)?;
+    let (data_bytes, gaps) = copy(&file, &host).with_context(place)?;
+    faults.extend(gaps.iter().map(source::lost));
     if args.has('p') {
         preserve(&inode, &host).with_context(|| path.display().to_string())?;
     }
@@ -222,9 +183,9 @@ fn dump_link(
 }
 
 /// Copies data; holes stay holes.
-fn copy(view: View<'_>, file: &FileReader<'_>, host: &File) -> io::Result<(u64, Vec<Error>)> {
+fn copy(file: &FileReader<'_>, host: &File) -> io::Result<(u64, Vec<Gap>)> {
     host.set_len(file.size())?;
-    let (mut copied, mut faults) = (0, Vec::new());
+    let (mut copied, mut gaps) = (0, Vec::new());
     let mut buf = Vec::new();
     for segment in file.segments() {
         if segment.blkno.is_none() && !file.is_inline() {
@@ -234,13 +195,13 @@ fn copy(view: View<'_>, file: &FileReader<'_>, host: &File) -> io::Result<(u64, 
         while done < segment.len {
             buf.resize(index((segment.len - done).min(CHUNK)), 0);
             let at = segment.offset + done;
-            faults.extend(read(view, file, at, &mut buf));
+            file.read_around(at, &mut buf, &mut gaps);
             host.write_all_at(&buf, at)?;
             done += buf.len() as u64;
         }
         copied += segment.len;
     }
-    Ok((copied, faults))
+    Ok((copied, gaps))
 }
 
 fn preserve(inode: &Dinode, host: &File) -> io::Result<()> {

@@ -80,8 +80,8 @@ pub(super) struct Stat {
 /// A device number.
 #[derive(Serialize)]
 struct Rdev {
-    major: u64,
-    minor: u64,
+    major: u32,
+    minor: u32,
 }
 
 /// The counts of an allocator.
@@ -235,8 +235,10 @@ impl Stat {
             suballoc_slot: (slot != 0xFFFF).then_some(slot),
             suballoc_bit: inode.i_suballoc_bit.get(),
             suballoc_group: some(inode.i_suballoc_loc.get()),
-            rdev: matches!(kind, Some(FileType::CharDevice | FileType::BlockDevice))
-                .then(|| rdev(inode.rdev())),
+            rdev: matches!(kind, Some(FileType::CharDevice | FileType::BlockDevice)).then(|| {
+                let (major, minor) = inode.device();
+                Rdev { major, minor }
+            }),
             bitmap: inode.flags().contains(InodeFlags::BITMAP).then(|| {
                 let (total, used) = (inode.bitmap_total(), inode.bitmap_used());
                 let free = total.saturating_sub(used);
@@ -244,15 +246,6 @@ impl Stat {
             }),
             body: Body::None,
         }
-    }
-}
-
-/// Device numbers are stored as the kernel packs them: 12 bits of the major above 20 of the minor,
-/// with 8 bits of the minor below the major.
-const fn rdev(packed: u64) -> Rdev {
-    Rdev {
-        major: packed >> 8 & 0xFFF,
-        minor: packed & 0xFF | packed >> 12 & 0xF_FF00,
     }
 }
 

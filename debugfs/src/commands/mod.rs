@@ -13,10 +13,12 @@ mod names;
 mod owners;
 mod parts;
 mod raw;
+mod rdump;
 mod refcount;
 mod shell;
 mod space;
 mod sysdir;
+mod tar;
 mod usage;
 mod volume;
 mod xattr;
@@ -37,10 +39,12 @@ pub(crate) const GROUPS: &[&[Command]] = &[
     names::COMMANDS,
     owners::COMMANDS,
     raw::COMMANDS,
+    rdump::COMMANDS,
     refcount::COMMANDS,
     shell::COMMANDS,
     space::COMMANDS,
     sysdir::COMMANDS,
+    tar::COMMANDS,
     usage::COMMANDS,
     volume::COMMANDS,
     xattr::COMMANDS,

@@ -301,6 +301,14 @@ impl Dinode {
         u64::from(self.id1_high.get()) << 32 | u64::from(self.id1_low.get())
     }
 
+    /// Major and minor number of a device inode. The kernel packs 12 bits of the major above 20 of
+    /// the minor, with 8 bits of the minor below the major.
+    #[must_use]
+    pub const fn device(&self) -> (u32, u32) {
+        let packed = self.id1_low.get();
+        (packed >> 8 & 0xFFF, packed & 0xFF | packed >> 12 & 0xF_FF00)
+    }
+
     /// Bytes at the end of the block that are kept for inline xattrs.
     #[must_use]
     pub fn inline_xattr_bytes(&self) -> usize {
