@@ -11,6 +11,8 @@ use cowfs_format::toolkit::size::parse_size;
 
 use crate::prompt;
 use crate::session::{Session, Superblock};
+use crate::table::{self, Command};
+use crate::words;
 
 /// Looks into an OCFS2 volume: a prompt on a terminal, a script runner elsewhere.
 #[derive(Debug, Parser)]
@@ -71,7 +73,9 @@ pub fn command() -> clap::Command {
     }
     text.push_str(
         "\nFILE is /path, //system-file, <inode> or a path from the current directory.\n\
-         The exit status is 1 when any command failed.",
+         The exit status is 0 when all commands succeeded and 1 when one failed. `diff` and `verify`\n\
+         exit as diff(1) does: 0 when all is the same, 1 when something differs, 2 when there was\n\
+         trouble. Of several commands the worst status counts.",
     );
     Cli::command().after_long_help(text)
 }
@@ -94,21 +98,38 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     session.json = cli.json;
     session.writes = cli.writes;
     session.terminal = io::stdout().is_terminal();
+    let status = session.status();
     match all(&cli, session) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(()) => {}
         // The reader has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => {
             let _ = writeln!(io::stderr(), "debugfs.cowfs: {error}");
-            ExitCode::FAILURE
+            status.set(status.get().max(cli.failed()));
         }
+    }
+    ExitCode::from(status.get())
+}
+
+impl Cli {
+    /// The exit status when the run as a whole fails: what the commands that were asked for would
+    /// have failed with.
+    fn failed(&self) -> u8 {
+        let names = self.requests.iter().filter_map(|request| {
+            let words = words::split(request.as_bytes()).ok()?;
+            table::find(words.first()?).ok()
+        });
+        names.map(Command::failed).max().unwrap_or(table::FAILED)
     }
 }
 
-/// Does all that the command line asks for; false when anything failed.
-fn all(cli: &Cli, mut session: Session) -> io::Result<bool> {
-    let tell = |what: String| writeln!(io::stderr(), "debugfs.cowfs: {what}").map(|()| false);
+/// Does all that the command line asks for. How it went is the session's status.
+fn all(cli: &Cli, mut session: Session) -> io::Result<()> {
+    let status = session.status();
+    let tell = |what: String| {
+        status.set(status.get().max(cli.failed()));
+        writeln!(io::stderr(), "debugfs.cowfs: {what}")
+    };
     let block_bits = match cli.block_size.as_deref().map(parse_size) {
         None => None,
         Some(Ok(size)) if size.is_power_of_two() => Some(size.trailing_zeros()),
@@ -128,7 +149,7 @@ fn all(cli: &Cli, mut session: Session) -> io::Result<bool> {
     for request in &cli.requests {
         good &= session.line(request.as_bytes())?;
         if session.ended || !good && cli.stop {
-            return Ok(good);
+            return Ok(());
         }
     }
     let from_stdin = cli
@@ -140,22 +161,21 @@ fn all(cli: &Cli, mut session: Session) -> io::Result<bool> {
             Ok(file) => file,
             Err(error) => return tell(format!("{}: {error}", path.display())),
         };
-        return Ok(lines(&mut session, &mut BufReader::new(file), cli.stop)? && good);
+        return lines(&mut session, &mut BufReader::new(file), cli.stop);
     }
     if !from_stdin && !cli.requests.is_empty() {
-        return Ok(good);
+        return Ok(());
     }
     let interactive = !from_stdin && io::stdin().is_terminal() && io::stdout().is_terminal();
-    let rest = if interactive {
-        prompt::run(session, if cli.no_prompt { "" } else { prompt::PROMPT })?
+    if interactive {
+        prompt::run(session, if cli.no_prompt { "" } else { prompt::PROMPT })
     } else {
-        lines(&mut session, &mut io::stdin().lock(), cli.stop)?
-    };
-    Ok(rest && good)
+        lines(&mut session, &mut io::stdin().lock(), cli.stop)
+    }
 }
 
-/// Runs the lines of a script; false when one failed.
-fn lines(session: &mut Session, script: &mut dyn BufRead, stop: bool) -> io::Result<bool> {
+/// Runs the lines of a script.
+fn lines(session: &mut Session, script: &mut dyn BufRead, stop: bool) -> io::Result<()> {
     let mut good = true;
     let mut line = Vec::new();
     while !session.ended && (good || !stop) {
@@ -165,5 +185,5 @@ fn lines(session: &mut Session, script: &mut dyn BufRead, stop: bool) -> io::Res
         }
         good &= session.line(&line)?;
     }
-    Ok(good)
+    Ok(())
 }

@@ -7,6 +7,7 @@
 
 mod cli;
 mod commands;
+mod kept;
 mod out;
 mod prompt;
 pub mod report;

@@ -22,8 +22,8 @@ pub(crate) const PROMPT: &str = "debugfs.cowfs: ";
 /// Names of a directory that completion reads at most.
 const LIMIT: usize = 10_000;
 
-/// Reads and runs commands until the end; false when any failed.
-pub(crate) fn run(session: Session, prompt: &str) -> io::Result<bool> {
+/// Reads and runs commands until the end.
+pub(crate) fn run(session: Session, prompt: &str) -> io::Result<()> {
     let config = rustyline::Config::builder()
         .auto_add_history(true)
         .history_ignore_space(true)
@@ -36,17 +36,16 @@ pub(crate) fn run(session: Session, prompt: &str) -> io::Result<bool> {
         session: Rc::clone(&session),
         host: FilenameCompleter::new(),
     }));
-    let mut good = true;
     while !session.borrow().ended {
         match editor.readline(prompt) {
-            Ok(line) => good &= session.borrow_mut().line(line.as_bytes())?,
+            Ok(line) => drop(session.borrow_mut().line(line.as_bytes())?),
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => break,
             Err(ReadlineError::Io(error)) => return Err(error),
             Err(error) => return Err(io::Error::other(error)),
         }
     }
-    Ok(good)
+    Ok(())
 }
 
 /// Completes names.

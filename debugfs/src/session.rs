@@ -1,7 +1,9 @@
 //! What a run of commands shares: the open volume, the current directories, where output goes.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use cowfs_format::block::View;
@@ -13,7 +15,7 @@ use cowfs_format::volume::scan::Scanner;
 use cowfs_format::volume::{JournalState, Volume, path};
 
 use crate::report::{Page, Rows};
-use crate::table::{self, Needs};
+use crate::table::{self, Command, Needs};
 use crate::words;
 
 /// A volume that commands look into.
@@ -95,6 +97,10 @@ pub struct Session {
     command: String,
     /// Whether it has begun its JSON document with rows.
     rows: bool,
+    /// Whether it found a difference that it was asked for.
+    differs: bool,
+    /// The worst of the commands' exit statuses.
+    status: Rc<Cell<u8>>,
 }
 
 impl Session {
@@ -117,7 +123,20 @@ impl Session {
             scanner: None,
             command: String::new(),
             rows: false,
+            differs: false,
+            status: Rc::default(),
         }
+    }
+
+    /// The exit status of the run so far, the worst of its commands; it outlives the session.
+    #[must_use]
+    pub fn status(&self) -> Rc<Cell<u8>> {
+        Rc::clone(&self.status)
+    }
+
+    /// Says that the command found a difference: no trouble, but no success either.
+    pub fn differs(&mut self) {
+        self.differs = true;
     }
 
     /// Opens a volume, in place of the one that was open. For writing, its journals are replayed.
@@ -283,10 +302,21 @@ impl Session {
     /// # Errors
     /// As [`Session::scan`], or results cannot be written.
     pub fn rows(&mut self, key: &'static str) -> Result<(&Scanner, View<'_>, Rows<'_>)> {
-        let view = match &self.open {
-            Some(open) => open.view(),
-            None => bail!("no volume is open; use `open VOLUME`"),
-        };
+        self.opened()?;
+        match self.rows_beside(key)? {
+            (scanner, Some(view), rows) => Ok((scanner, view, rows)),
+            _ => bail!("no volume is open; use `open VOLUME`"),
+        }
+    }
+
+    /// As [`Session::rows`], also when no volume is open.
+    ///
+    /// # Errors
+    /// As [`Session::rows`].
+    pub fn rows_beside(
+        &mut self,
+        key: &'static str,
+    ) -> Result<(&Scanner, Option<View<'_>>, Rows<'_>)> {
         let Some(scanner) = &self.scanner else {
             bail!("the scan was not started");
         };
@@ -295,11 +325,12 @@ impl Session {
             write!(self.out, ",\"{key}\":[")?;
             self.rows = true;
         }
+        let view = self.open.as_ref().map(Open::view);
         let rows = Rows::new(&mut self.out, &mut self.faults, self.terminal, self.json);
         Ok((scanner, view, rows))
     }
 
-    /// Runs one line; false when it failed.
+    /// Runs one line; false when it failed, or found a difference that it was asked for.
     ///
     /// # Errors
     /// Results cannot be written.
@@ -307,6 +338,7 @@ impl Session {
         let words = match words::split(line) {
             Ok(words) => words,
             Err(why) => {
+                self.status.set(self.status.get().max(table::FAILED));
                 self.complain("", &[why.to_owned()])?;
                 return Ok(false);
             }
@@ -317,6 +349,7 @@ impl Session {
         self.faults.clear();
         self.notes.clear();
         self.rows = false;
+        self.differs = false;
         self.command = words::quoted(name);
         let said = self.command(name, rest);
         let mut faults = std::mem::take(&mut self.faults);
@@ -334,6 +367,13 @@ impl Session {
                 None
             }
         };
+        let failed = table::find(name).map_or(table::FAILED, Command::failed);
+        let status = match (faults.is_empty(), self.differs) {
+            (false, _) => failed,
+            (true, true) => table::DIFFERENT,
+            (true, false) => 0,
+        };
+        self.status.set(self.status.get().max(status));
         if self.json {
             self.json_line(&shown, report.as_deref(), &notes, &faults)?;
         } else if let Some(report) = report {
@@ -342,7 +382,7 @@ impl Session {
         self.out.flush()?;
         self.complain(&shown, &notes)?;
         self.complain(&shown, &faults)?;
-        Ok(faults.is_empty())
+        Ok(status == 0)
     }
 
     fn json_line(

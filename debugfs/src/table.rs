@@ -135,7 +135,25 @@ impl Args {
     }
 }
 
+/// Exit status when a command failed.
+pub const FAILED: u8 = 1;
+/// Exit status when a comparison found differences.
+pub const DIFFERENT: u8 = 1;
+/// Exit status when a comparison could not be made, as that of diff(1).
+pub const TROUBLE: u8 = 2;
+
 impl Command {
+    /// The exit status when the command fails: for comparisons, one that is not taken for a
+    /// difference.
+    #[must_use]
+    pub fn failed(&self) -> u8 {
+        if matches!(self.name, "diff" | "verify") {
+            TROUBLE
+        } else {
+            FAILED
+        }
+    }
+
     /// Whether the command goes by this name.
     #[must_use]
     pub fn is(&self, name: &[u8]) -> bool {

@@ -1,5 +1,6 @@
 //! The commands, grouped by what they look at. Each file has its models, their text, and a table.
 
+mod compare;
 mod content;
 mod delta;
 mod edit;
@@ -9,6 +10,7 @@ mod inode;
 mod journal;
 mod list;
 mod locks;
+mod manifest;
 mod names;
 mod owners;
 mod parts;
@@ -27,6 +29,7 @@ use crate::table::Command;
 
 /// The tables of all files.
 pub(crate) const GROUPS: &[&[Command]] = &[
+    compare::COMMANDS,
     content::COMMANDS,
     delta::COMMANDS,
     edit::COMMANDS,
@@ -36,6 +39,7 @@ pub(crate) const GROUPS: &[&[Command]] = &[
     journal::COMMANDS,
     list::COMMANDS,
     locks::COMMANDS,
+    manifest::COMMANDS,
     names::COMMANDS,
     owners::COMMANDS,
     raw::COMMANDS,

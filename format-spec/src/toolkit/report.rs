@@ -105,6 +105,31 @@ pub fn base64(bytes: &[u8]) -> String {
     text
 }
 
+/// The bytes that [`base64`] writes so; `None` for any other text.
+#[must_use]
+pub fn unbase64(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => Some(u32::from(byte - b'A')),
+        b'a'..=b'z' => Some(u32::from(byte - b'a') + 26),
+        b'0'..=b'9' => Some(u32::from(byte - b'0') + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    for chunk in text.as_bytes().chunks(4) {
+        let known = chunk.iter().take_while(|byte| **byte != b'=').count();
+        let mut word = 0;
+        for &byte in chunk.get(..known)? {
+            word = word << 6 | digit(byte)?;
+        }
+        let word = (word << (6 * (4 - known))).to_be_bytes();
+        bytes.extend_from_slice(word.get(1..known.max(1))?);
+    }
+    // One text for each row of bytes: its length and unused bits are as they must be.
+    (base64(&bytes) == text).then_some(bytes)
+}
+
 /// One finding.
 #[derive(Clone, Debug, Serialize)]
 pub struct Item {
@@ -222,6 +247,20 @@ mod tests {
             (b"foo", "Zm9v"),
         ] {
             assert_eq!(base64(bytes), text);
+            assert_eq!(unbase64(text).as_deref(), Some(bytes));
+        }
+        for text in [
+            "Z",
+            "Zg",
+            "Zg=",
+            "Zh==",
+            "Z===",
+            "====",
+            "Zm9v=",
+            "Zm=v",
+            "Zm9\u{e9}",
+        ] {
+            assert_eq!(unbase64(text), None, "{text}");
         }
     }
 }

@@ -290,8 +290,8 @@ fn take(entry: &mut Entry, key: &str, value: &str) -> Option<bool> {
             entry.device = Some((number(major)?, number(minor)?));
         }
         "link" => entry.target = Some(unescape(value)?),
-        "sha256" => entry.sum = Some(Sum::Whole(unhex(value)?)),
-        "sha256p" => entry.sum = Some(Sum::Pieces(unhex(value)?)),
+        "sha256" => entry.sum = Some(Sum::Whole(parse_sum(value)?)),
+        "sha256p" => entry.sum = Some(Sum::Pieces(parse_sum(value)?)),
         "hardlink" => entry.hard_link = Some(parse_path(value).ok()?),
         "reflink" => {
             let (path, ranges) = value.rsplit_once(':')?;
@@ -340,7 +340,7 @@ fn parse_value(value: &str) -> Option<Value> {
         let bytes = unescape(value)?;
         return (bytes.len() as u64 == len).then_some(Value::Short(bytes));
     }
-    Some(Value::Long(unhex(value.strip_prefix("sha256:")?)?, len))
+    Some(Value::Long(parse_sum(value.strip_prefix("sha256:")?)?, len))
 }
 
 /// The path that [`shown_path`] shows.
@@ -374,7 +374,9 @@ fn octal(text: &str) -> Option<u16> {
     u16::from_str_radix(text, 8).ok()
 }
 
-fn unhex(text: &str) -> Option<[u8; 32]> {
+/// The sum that [`hex`] shows so.
+#[must_use]
+pub fn parse_sum(text: &str) -> Option<[u8; 32]> {
     let mut sum = [0; 32];
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if pairs.len() != sum.len() || !rest.is_empty() {
