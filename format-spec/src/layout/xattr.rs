@@ -119,3 +119,18 @@ pub const fn xattr_prefix(kind: u8) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+/// The `xe_type` of a full name, and what of the name is stored; the inverse of [`xattr_prefix`].
+#[must_use]
+pub fn xattr_type(name: &[u8]) -> Option<(u8, &[u8])> {
+    let (prefixes, whole) = ([1, 4, 5], [2, 3]);
+    let behind = |kind: u8| name.strip_prefix(xattr_prefix(kind)?.as_bytes());
+    let found = prefixes.into_iter().find_map(|kind| {
+        let suffix = behind(kind).filter(|suffix| !suffix.is_empty())?;
+        Some((kind, suffix))
+    });
+    found.or_else(|| {
+        let kind = whole.into_iter().find(|kind| behind(*kind) == Some(&[]))?;
+        Some((kind, &[][..]))
+    })
+}

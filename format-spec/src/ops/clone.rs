@@ -7,9 +7,6 @@ use crate::read::inode;
 use crate::txn::{Adjust, NewInode, Timestamp, Txn, summed};
 use crate::units::{BlockNo, low32};
 
-/// `i_attr`: the file may not be changed, or only be appended to.
-const ATTR_FROZEN: u32 = 0x10 | 0x20;
-
 /// How a clone is made.
 #[derive(Clone, Copy, Debug)]
 pub struct CloneOptions {
@@ -39,12 +36,7 @@ pub fn clone_file(
 ) -> Result<BlockNo> {
     let old = inode::read(txn.view(), source)?;
     super::require_plain_file(&old, source, "cloned")?;
-    if old.i_attr.get() & ATTR_FROZEN != 0 {
-        let what = format!(
-            "inode {source} is immutable or append-only; chattr -i -a it on a mounted volume first"
-        );
-        return Err(Error::Input { what });
-    }
+    super::require_mutable(&old, source)?;
     let head: Dinode = *old;
     let inline = old.inline_data().map(<[u8]>::to_vec);
     drop(old);
@@ -129,13 +121,7 @@ fn share(
         return Ok(());
     }
     for extent in &shared {
-        let blocks = u64::from(extent.clusters) * geo.blocks_per_cluster();
-        if !geo.contains(extent.blkno, blocks) {
-            let rule = "an extent lies outside of the volume";
-            let value = extent.blkno.0;
-            let field = "e_blkno";
-            return Err(FaultKind::Field { field, value, rule }.at(source).into());
-        }
+        txn.require_inside(source, extent)?;
     }
     let tree = txn.refcount_root_for(source)?;
     let changes: Vec<Adjust> = shared

@@ -256,7 +256,7 @@ fn pieces_of(
 
 /// Copies clusters, leaving out what will be overwritten.
 fn copy_clusters(
-    txn: &Txn<'_>,
+    txn: &mut Txn<'_>,
     from: ClusterNo,
     to: ClusterNo,
     count: u32,
@@ -276,6 +276,7 @@ fn copy_clusters(
             let block = geo.first_block(from).plus((at - start) >> geo.block_bits());
             let blocks = geo.blocks_for(inside + step);
             let run = txn.view().run(block, crate::units::index(blocks))?;
+            let run = run.into_owned();
             let bytes = &run[crate::units::index(inside)..crate::units::index(inside + step)];
             txn.write_data(to, at - start, bytes)?;
             at += step;

@@ -1,18 +1,26 @@
 //! Whole operations that more than one program uses. Those that change the volume are each made
 //! inside one transaction.
 
+mod attributes;
 mod clone;
 pub mod compare;
 mod cow;
 pub mod delta;
 pub mod manifest;
+mod names;
+mod release;
+mod resize;
 pub mod usage;
 mod write;
 mod xattr;
 
+pub use attributes::{Change, change};
 pub use clone::{CloneOptions, clone_file};
 pub use cow::unshare;
+pub use names::{link, make_node, rename, rmdir, symlink, unlink};
+pub use resize::{fallocate, punch, truncate};
 pub use write::{Overwritten, import_file, overwrite};
+pub use xattr::{remove_xattr, set_xattr, set_xattrs};
 
 use crate::error::{Error, Result};
 use crate::layout::{Dinode, FileType, InodeFlags};
@@ -25,5 +33,18 @@ fn require_plain_file(inode: &Dinode, blkno: BlockNo, verb: &str) -> Result<()> 
         return Ok(());
     }
     let what = format!("inode {blkno}: only regular files can be {verb}");
+    Err(Error::Input { what })
+}
+
+/// An error when an inode is marked as one that may not be changed.
+fn require_mutable(inode: &Dinode, blkno: BlockNo) -> Result<()> {
+    /// `i_attr`: the file may not be changed, or only be appended to.
+    const FROZEN: u32 = 0x10 | 0x20;
+    if inode.i_attr.get() & FROZEN == 0 {
+        return Ok(());
+    }
+    let what = format!(
+        "inode {blkno} is immutable or append-only; chattr -i -a it on a mounted volume first"
+    );
     Err(Error::Input { what })
 }

@@ -108,7 +108,7 @@ pub fn import_file(
 }
 
 /// A file's last cluster must have a number.
-fn check_size(txn: &Txn<'_>, size: u64, inode: BlockNo) -> Result<()> {
+pub(super) fn check_size(txn: &Txn<'_>, size: u64, inode: BlockNo) -> Result<()> {
     let most = (u64::from(u32::MAX)) << txn.info().geo.cluster_bits();
     if size <= most {
         return Ok(());
@@ -213,6 +213,7 @@ pub fn overwrite(
     check_size(txn, end, blkno)?;
     let dinode = inode::read(txn.view(), blkno)?;
     super::require_plain_file(&dinode, blkno, "written")?;
+    super::require_mutable(&dinode, blkno)?;
     let size = dinode.i_size.get();
     let inline = dinode.inline_data().map(<[u8]>::to_vec);
     drop(dinode);
@@ -239,18 +240,17 @@ pub fn overwrite(
         done.new_clusters += move_out(txn, blkno, &bytes)?;
     }
     let geo = txn.info().geo;
-    let gap = (!txn.info().has(Incompat::SPARSE_ALLOC) && offset > size).then_some(size);
+    zero_beyond(txn, blkno, size, offset)?;
+    let dense = !txn.info().has(Incompat::SPARSE_ALLOC);
+    let start = if dense { offset.min(size) } else { offset };
     let (from, to) = (
-        low32(gap.unwrap_or(offset) >> geo.cluster_bits()),
+        low32(start >> geo.cluster_bits()),
         low32(geo.clusters_for(end)),
     );
     done.copied_clusters = cow::unshare_for_write(txn, blkno, from, to, (offset, end))?;
     done.new_clusters += allocate_range(txn, blkno, from, to, (offset, end))?;
     let root = txn.data_root(blkno)?;
     let extents = txn.tree_extents(&root, from, to)?;
-    if let Some(first) = gap {
-        zero_gap(txn, &extents, (first, offset))?;
-    }
     let direct = end - offset > txn.journal_data_limit();
     for extent in &extents {
         let start = u64::from(extent.cpos) << geo.cluster_bits();
@@ -274,16 +274,29 @@ pub fn overwrite(
     Ok(done)
 }
 
-/// Zeros the bytes from a file's end to where a write behind it begins, as far as they lie in its
-/// last cluster. Where files cannot have holes, the driver leaves there what it cut off, and clears
-/// it when the file grows. Nobody sees these bytes before the commit.
-fn zero_gap(txn: &Txn<'_>, extents: &[Extent], (first, end): (u64, u64)) -> Result<()> {
+/// Zeros what lies between a file's end and `end` in clusters that it has: the rest of its last
+/// cluster, in which the driver may have left bytes, and what was allocated beyond. Nobody sees
+/// these bytes before the commit, so they are not logged.
+pub(super) fn zero_beyond(txn: &mut Txn<'_>, blkno: BlockNo, size: u64, end: u64) -> Result<()> {
     let geo = txn.info().geo;
-    let stop = geo.clusters_for(first) << geo.cluster_bits();
-    for extent in extents {
+    let (first, last) = (
+        low32(size >> geo.cluster_bits()),
+        low32(geo.clusters_for(end)),
+    );
+    if size >= end {
+        return Ok(());
+    }
+    let whole = u64::from(last) << geo.cluster_bits();
+    cow::unshare_for_write(txn, blkno, first, last, (size, whole))?;
+    let root = txn.data_root(blkno)?;
+    for extent in txn.tree_extents(&root, first, last)? {
+        if extent.is_unwritten() {
+            continue;
+        }
+        txn.require_inside(blkno, &extent)?;
         let start = u64::from(extent.cpos) << geo.cluster_bits();
-        let last = u64::from(extent.end()) << geo.cluster_bits();
-        let (from, to) = (first.max(start), end.min(stop).min(last));
+        let stop = u64::from(extent.end()) << geo.cluster_bits();
+        let (from, to) = (size.max(start), whole.min(stop));
         if from < to {
             let cluster = geo.cluster_of(extent.blkno);
             txn.zero_data(cluster, from - start, to - from)?;
@@ -318,7 +331,7 @@ fn copy_journaled(
     Ok(())
 }
 
-fn touch(txn: &mut Txn<'_>, blkno: BlockNo, size: u64, now: Timestamp) -> Result<()> {
+pub(super) fn touch(txn: &mut Txn<'_>, blkno: BlockNo, size: u64, now: Timestamp) -> Result<()> {
     let mut inode = txn.edit::<Dinode>(blkno)?;
     inode.i_size = size.into();
     now.set_mtime(&mut inode);
@@ -326,7 +339,7 @@ fn touch(txn: &mut Txn<'_>, blkno: BlockNo, size: u64, now: Timestamp) -> Result
 }
 
 /// Moves data that stood in an inode into a cluster; the number of clusters.
-fn move_out(txn: &mut Txn<'_>, blkno: BlockNo, bytes: &[u8]) -> Result<u64> {
+pub(super) fn move_out(txn: &mut Txn<'_>, blkno: BlockNo, bytes: &[u8]) -> Result<u64> {
     txn.make_extent_list(blkno)?;
     if bytes.is_empty() {
         return Ok(0);
@@ -355,7 +368,7 @@ fn move_out(txn: &mut Txn<'_>, blkno: BlockNo, bytes: &[u8]) -> Result<u64> {
 /// Makes the logical clusters `from..to` allocated and written, where `written` is the range of
 /// bytes that will be written: holes get clusters, unwritten extents lose that mark, and what lies
 /// in them outside of `written` reads as zeros. The number of clusters that were allocated.
-fn allocate_range(
+pub(super) fn allocate_range(
     txn: &mut Txn<'_>,
     blkno: BlockNo,
     from: u32,

@@ -225,12 +225,31 @@ pub fn for_each_entry(
     failed.map_or(Ok(()), Err)
 }
 
-/// The inode of a name in a directory. Uses the index, with both hashes of a name that has two,
-/// and reads the entries one after another where there is none.
+/// Where a name stands in a directory, and what it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// The directory block; `None` when the entries stand in the inode.
+    pub block: Option<BlockNo>,
+    /// The inode.
+    pub inode: BlockNo,
+    /// Type byte of the entry.
+    pub file_type: u8,
+}
+
+/// The inode of a name in a directory; see [`locate`].
 ///
 /// # Errors
 /// A part of the directory that had to be read is damaged.
 pub fn lookup(view: View<'_>, inode: &Checked<'_, Dinode>, name: &[u8]) -> Result<Option<BlockNo>> {
+    Ok(locate(view, inode, name)?.map(|located| located.inode))
+}
+
+/// Finds a name in a directory. Uses the index, with both hashes of a name that has two, and reads
+/// the entries one after another where there is none.
+///
+/// # Errors
+/// A part of the directory that had to be read is damaged.
+pub fn locate(view: View<'_>, inode: &Checked<'_, Dinode>, name: &[u8]) -> Result<Option<Located>> {
     let indexed = inode.dyn_features().contains(DynFeatures::INDEXED_DIR)
         && view.info().has(Incompat::INDEXED_DIRS)
         && inode.inline_data().is_none();
@@ -244,26 +263,40 @@ pub fn lookup(view: View<'_>, inode: &Checked<'_, Dinode>, name: &[u8]) -> Resul
             let hash = dx_hash(name, view.info().dx_seed, kind);
             for blkno in dx::find(view, BlockNo(inode.i_dx_root.get()), hash)? {
                 let (buf, _) = view.dir_block(blkno, inode.blkno(), true)?;
-                let area = &buf[..buf.len() - DIR_TRAILER];
-                for entry in entries(area) {
-                    let entry = entry.map_err(|kind| kind.at(blkno))?;
-                    if entry.is_used() && entry.name == name {
-                        return Ok(Some(entry.inode));
-                    }
+                let found = find_in(&buf[..buf.len() - DIR_TRAILER], Some(blkno), name);
+                if let Some(found) = found.map_err(|kind| kind.at(blkno))? {
+                    return Ok(Some(found));
                 }
             }
         }
         return Ok(None);
     }
-    let mut found = None;
-    for_each_entry(view, inode, &mut |entry| {
-        if entry.name == name {
-            found = Some(entry.inode);
-            return ControlFlow::Break(());
+    let mut result = Ok(None);
+    for_each_area(view, inode, &mut |area| {
+        result = area.and_then(|area| {
+            let place = area.block.unwrap_or(inode.blkno());
+            Ok(find_in(area.bytes, area.block, name).map_err(|kind| kind.at(place))?)
+        });
+        match result {
+            Ok(None) => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
         }
-        ControlFlow::Continue(())
     })?;
-    Ok(found)
+    result
+}
+
+fn find_in(area: &[u8], block: Option<BlockNo>, name: &[u8]) -> Result<Option<Located>, FaultKind> {
+    for entry in entries(area) {
+        let entry = entry?;
+        if entry.is_used() && entry.name == name {
+            return Ok(Some(Located {
+                block,
+                inode: entry.inode,
+                file_type: entry.file_type,
+            }));
+        }
+    }
+    Ok(None)
 }
 
 /// Bytes before the first entry of inline data.

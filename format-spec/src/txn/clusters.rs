@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::error::{Error, FaultKind, Result};
 use crate::layout::{ChainRec, DINODE_HEAD, Dinode, GROUP_BITMAP, GroupDesc, MAX_LEAF_CLUSTERS};
 use crate::read::chain::ChainsView;
+use crate::read::extent::Extent;
 use crate::txn::Txn;
 use crate::units::{BlockNo, ClusterNo};
 use crate::volume::system::{self, SystemFile};
@@ -316,6 +317,32 @@ impl Txn<'_> {
         if count > 0 {
             self.clusters.freed.insert(first.0, count);
         }
+    }
+
+    /// Frees the clusters of an extent of `owner` when the transaction commits.
+    ///
+    /// # Errors
+    /// The extent lies outside of the volume.
+    pub(crate) fn free_extent(&mut self, owner: BlockNo, extent: &Extent) -> Result<()> {
+        self.require_inside(owner, extent)?;
+        self.free_clusters_at_commit(self.info.geo.cluster_of(extent.blkno), extent.clusters);
+        Ok(())
+    }
+
+    /// An error unless an extent of `owner` lies inside the volume.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(crate) fn require_inside(&self, owner: BlockNo, extent: &Extent) -> Result<()> {
+        let geo = &self.info.geo;
+        let blocks = u64::from(extent.clusters) * geo.blocks_per_cluster();
+        if geo.contains(extent.blkno, blocks) {
+            return Ok(());
+        }
+        let rule = "an extent lies outside of the volume";
+        let value = extent.blkno.0;
+        let field = "e_blkno";
+        Err(FaultKind::Field { field, value, rule }.at(owner).into())
     }
 
     /// Clears the bits of all clusters that were freed.

@@ -115,23 +115,29 @@ impl Txn<'_> {
         Ok(inode)
     }
 
-    /// An error unless a name can be made in a directory: the directory must not have it yet, and
-    /// must not be one of the volume's own, in which every name has a meaning.
+    /// An error unless a name can be made in a directory: it must not have it yet.
     pub(crate) fn require_new_name(&self, parent: BlockNo, name: &[u8]) -> Result<()> {
+        self.require_user_directory(parent, name)?;
         let view = self.view();
         let directory = crate::read::inode::read(view, parent)?;
-        // The root directory has the mark of system files, too.
-        if directory.flags().intersects(InodeFlags::SYSTEM) && parent != self.info.root {
-            return Err(Error::Path {
-                path: String::from_utf8_lossy(name).into_owned(),
-                why: "names cannot be made in the volume's own directories",
-            });
-        }
         if dir::lookup(view, &directory, name)?.is_some() {
             let path = String::from_utf8_lossy(name).into_owned();
             return Err(Error::Path {
                 path,
                 why: "a file of that name exists",
+            });
+        }
+        Ok(())
+    }
+
+    /// An error when a directory is one of the volume's own, in which every name has a meaning.
+    pub(crate) fn require_user_directory(&self, directory: BlockNo, name: &[u8]) -> Result<()> {
+        let dinode = crate::read::inode::read(self.view(), directory)?;
+        // The root directory has the mark of system files, too.
+        if dinode.flags().intersects(InodeFlags::SYSTEM) && directory != self.info.root {
+            return Err(Error::Path {
+                path: String::from_utf8_lossy(name).into_owned(),
+                why: "names in the volume's own directories cannot be made or removed",
             });
         }
         Ok(())
@@ -157,7 +163,7 @@ impl Txn<'_> {
         let features = self.view().block::<Dinode>(directory)?.dyn_features();
         let done = features.contains(DynFeatures::INLINE_DATA) && {
             let mut dinode = self.edit::<Dinode>(directory)?;
-            let end = dinode.bytes().len() - dinode.inline_xattr_bytes();
+            let end = dinode.body_end();
             let area = &mut dinode.bytes_mut()[DINODE_HEAD + size_of::<InlineData>()..end];
             insert(area, &new).map_err(|kind| kind.at(directory))?
         };
@@ -180,7 +186,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn has_trailer(&self, directory: BlockNo) -> Result<bool> {
+    pub(super) fn has_trailer(&self, directory: BlockNo) -> Result<bool> {
         let view = self.view();
         let dinode = view.block::<Dinode>(directory)?;
         Ok(dir::has_trailer(view, &dinode))

@@ -20,7 +20,8 @@ use crate::read::extent::{self, Extent};
 use crate::read::{dir, inode};
 use crate::txn::dir::{NewEntry, insert, largest_hole};
 use crate::txn::{Edit, TreeRoot, Txn};
-use crate::units::{BlockNo, low16};
+use crate::units::{BlockNo, Slot, low16};
+use crate::volume::system::SystemFile;
 
 impl Txn<'_> {
     /// The hashes under which a name is indexed.
@@ -146,7 +147,7 @@ impl Txn<'_> {
 
     /// States the largest hole of a block in its trailer, and keeps the block in the list of blocks
     /// with room, or out of it.
-    fn update_room(&mut self, directory: BlockNo, blkno: BlockNo) -> Result<()> {
+    pub(super) fn update_room(&mut self, directory: BlockNo, blkno: BlockNo) -> Result<()> {
         let root = BlockNo(self.view().block::<Dinode>(directory)?.i_dx_root.get());
         let head = self.view().block::<DxRoot>(root)?.dr_free_blk.get();
         let (listed, next) = {
@@ -256,6 +257,99 @@ impl Txn<'_> {
             needed: 1,
             unit: "entries of a directory index leaf",
         })
+    }
+
+    /// Takes a name that stood in block `blkno` out of the index. A name with two hashes may have
+    /// been entered under one of them only.
+    pub(super) fn unindex_name(
+        &mut self,
+        directory: BlockNo,
+        name: &[u8],
+        blkno: BlockNo,
+    ) -> Result<()> {
+        let root = BlockNo(self.view().block::<Dinode>(directory)?.i_dx_root.get());
+        let mut removed = false;
+        for hash in self.hashes(name) {
+            removed |= self.unindex_entry(root, hash, blkno)?;
+        }
+        if !removed {
+            let rule = "the index has no entry for a name of this block; run fsck.cowfs";
+            let kind = FaultKind::Field {
+                field: "dx_dirent_blk",
+                value: blkno.0,
+                rule,
+            };
+            return Err(kind.at(root).into());
+        }
+        let mut block = self.edit::<DxRoot>(root)?;
+        block.dr_num_entries = block.dr_num_entries.get().saturating_sub(1).into();
+        Ok(())
+    }
+
+    /// Takes one entry out of the list that serves its hash; false when it is not there.
+    fn unindex_entry(&mut self, root: BlockNo, hash: DxHash, blkno: BlockNo) -> Result<bool> {
+        let without = |list: Option<DxListView<'_>>| {
+            let mut entries = list?.entries.to_vec();
+            let at = entries.iter().position(|entry| {
+                entry.dx_major_hash.get() == hash.major
+                    && entry.dx_minor_hash.get() == hash.minor
+                    && entry.dx_dirent_blk.get() == blkno.0
+            })?;
+            entries.remove(at);
+            Some(entries)
+        };
+        let block = self.view().block::<DxRoot>(root)?;
+        if block.dr_flags & DX_INLINE != 0 {
+            let Some(entries) = without(block.inline_entries()) else {
+                return Ok(false);
+            };
+            drop(block);
+            let mut block = self.edit::<DxRoot>(root)?;
+            write_entries(&mut block.bytes_mut()[DX_ROOT_BODY..], &entries);
+            return Ok(true);
+        }
+        drop(block);
+        let (leaf, _) = self.leaf_for(root, hash)?;
+        let Some(entries) = without(self.view().block::<DxLeaf>(leaf)?.list()) else {
+            return Ok(false);
+        };
+        let mut block = self.edit::<DxLeaf>(leaf)?;
+        write_entries(&mut block.bytes_mut()[DX_LEAF_LIST..], &entries);
+        Ok(true)
+    }
+
+    /// Frees the index of a directory.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub(crate) fn drop_index(&mut self, directory: BlockNo) -> Result<()> {
+        let root = BlockNo(self.view().block::<Dinode>(directory)?.i_dx_root.get());
+        let (inline, slot, bit, loc) = {
+            let block = self.view().block::<DxRoot>(root)?;
+            (
+                block.dr_flags & DX_INLINE != 0,
+                block.dr_suballoc_slot.get(),
+                block.dr_suballoc_bit.get(),
+                block.dr_suballoc_loc.get(),
+            )
+        };
+        if !inline {
+            let tree = TreeRoot::dx(root, self.block_bytes());
+            let leaves = self.tree_extents(&tree, 0, u32::MAX)?;
+            self.splice(&tree, 0, u32::MAX, &[])?;
+            let mut clusters = 0;
+            for extent in &leaves {
+                self.free_extent(root, extent)?;
+                clusters += i64::from(extent.clusters);
+            }
+            self.charge_clusters(directory, -clusters)?;
+        }
+        self.free_sub(SystemFile::ExtentAlloc(Slot(slot)), root, bit, loc)?;
+        let mut dinode = self.edit::<Dinode>(directory)?;
+        let features = dinode.dyn_features().difference(DynFeatures::INDEXED_DIR);
+        dinode.i_dyn_features = features.bits().into();
+        dinode.i_dx_root = 0.into();
+        Ok(())
     }
 
     fn leaf_for(&self, root: BlockNo, hash: DxHash) -> Result<(BlockNo, Extent)> {

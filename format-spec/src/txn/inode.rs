@@ -7,7 +7,8 @@ use crate::layout::{
 };
 use crate::txn::suballoc::SubBlock;
 use crate::txn::{Edit, Txn};
-use crate::units::{BlockNo, low16};
+use crate::units::{BlockNo, Slot, low16};
+use crate::volume::system::SystemFile;
 use zerocopy::FromBytes;
 
 /// A point in time, as inodes keep it.
@@ -120,6 +121,27 @@ impl Txn<'_> {
         self.journal_fresh(sub.blkno);
     }
 
+    /// Frees an inode whose contents and attributes are gone already.
+    ///
+    /// It is written once more, without the mark that it is in use: fsck.ocfs2 believes that mark
+    /// rather than the bitmap.
+    ///
+    /// # Errors
+    /// The inode or its allocator cannot be used.
+    pub(crate) fn free_inode(&mut self, blkno: BlockNo, now: Timestamp) -> Result<()> {
+        let mut inode = self.edit::<Dinode>(blkno)?;
+        let (uid, gid) = (inode.i_uid.get(), inode.i_gid.get());
+        let slot = Slot(inode.i_suballoc_slot.get());
+        let (bit, loc) = (inode.i_suballoc_bit.get(), inode.i_suballoc_loc.get());
+        let gone = InodeFlags::VALID.union(InodeFlags::ORPHANED);
+        inode.i_flags = inode.flags().difference(gone).bits().into();
+        inode.i_dtime = now.seconds.into();
+        inode.set_links(0);
+        drop(inode);
+        self.charge(uid, gid, 0, -1);
+        self.free_bit(SystemFile::InodeAlloc(slot), blkno, bit, loc)
+    }
+
     /// Gives an inode an empty extent list in place of what its body holds.
     pub(crate) fn make_extent_list(&mut self, blkno: BlockNo) -> Result<()> {
         make_extent_list(&mut self.edit::<Dinode>(blkno)?);
@@ -136,7 +158,7 @@ impl Txn<'_> {
             return Ok(false);
         }
         let mut inode = self.edit::<Dinode>(blkno)?;
-        let end = inode.bytes().len() - inode.inline_xattr_bytes();
+        let end = inode.body_end();
         let start = DINODE_HEAD + size_of::<InlineData>();
         if data.len() > end - start {
             return Ok(false);
@@ -145,6 +167,16 @@ impl Txn<'_> {
         inode.i_size = (data.len() as u64).into();
         inode.bytes_mut()[start..start + data.len()].copy_from_slice(data);
         Ok(true)
+    }
+}
+
+impl Edit<'_, Dinode> {
+    /// Where the body of the inode ends: what follows is kept for xattrs. The head of a list or of
+    /// data fits before it, whatever the inode says.
+    pub(crate) fn body_end(&self) -> usize {
+        let len = self.bytes().len();
+        let end = len.saturating_sub(self.inline_xattr_bytes());
+        end.max(DINODE_HEAD + size_of::<ExtentList>())
     }
 }
 
@@ -159,7 +191,7 @@ fn set_times(inode: &mut Dinode, new: &NewInode) {
 fn make_extent_list(inode: &mut Edit<'_, Dinode>) {
     let features = inode.dyn_features().difference(DynFeatures::INLINE_DATA);
     inode.i_dyn_features = features.bits().into();
-    let end = inode.bytes().len() - inode.inline_xattr_bytes();
+    let end = inode.body_end();
     let body = &mut inode.bytes_mut()[DINODE_HEAD..end];
     body.fill(0);
     let capacity = (body.len() - size_of::<ExtentList>()) / size_of::<ExtentRec>();
@@ -172,7 +204,7 @@ fn make_extent_list(inode: &mut Edit<'_, Dinode>) {
 fn make_inline(inode: &mut Edit<'_, Dinode>) {
     let features = inode.dyn_features() | DynFeatures::INLINE_DATA;
     inode.i_dyn_features = features.bits().into();
-    let end = inode.bytes().len() - inode.inline_xattr_bytes();
+    let end = inode.body_end();
     let body = &mut inode.bytes_mut()[DINODE_HEAD..end];
     body.fill(0);
     let room = body.len() - size_of::<InlineData>();

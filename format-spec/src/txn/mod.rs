@@ -18,6 +18,7 @@ mod recover;
 mod refcount;
 mod suballoc;
 mod tree;
+mod unlink;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -281,8 +282,8 @@ impl<'v> Txn<'v> {
     ///
     /// # Errors
     /// The device fails.
-    pub(crate) fn write_data(&self, cluster: ClusterNo, skip: u64, data: &[u8]) -> Result<()> {
-        let offset = (u64::from(cluster.0) << self.info.geo.cluster_bits()) + skip;
+    pub(crate) fn write_data(&mut self, cluster: ClusterNo, skip: u64, data: &[u8]) -> Result<()> {
+        let offset = self.data_at(cluster, skip, data.len() as u64)?;
         Ok(self.device.write_at(offset, data)?)
     }
 
@@ -292,30 +293,49 @@ impl<'v> Txn<'v> {
     /// # Errors
     /// The file cannot be read or ends too early, or the device fails.
     pub(crate) fn copy_data(
-        &self,
+        &mut self,
         cluster: ClusterNo,
         skip: u64,
         file: &std::fs::File,
         from: u64,
         len: u64,
     ) -> std::io::Result<()> {
-        let offset = (u64::from(cluster.0) << self.info.geo.cluster_bits()) + skip;
+        let offset = self
+            .data_at(cluster, skip, len)
+            .map_err(std::io::Error::other)?;
         self.device.copy_from(file, from, offset, len)
-    }
-
-    /// The most bytes of file data worth sending through the journal: a quarter of the smallest
-    /// journal there is.
-    pub(crate) const fn journal_data_limit(&self) -> u64 {
-        1 << 20
     }
 
     /// Makes a range of new clusters read as zeros.
     ///
     /// # Errors
     /// The device fails.
-    pub(crate) fn zero_data(&self, cluster: ClusterNo, skip: u64, len: u64) -> Result<()> {
-        let offset = (u64::from(cluster.0) << self.info.geo.cluster_bits()) + skip;
+    pub(crate) fn zero_data(&mut self, cluster: ClusterNo, skip: u64, len: u64) -> Result<()> {
+        let offset = self.data_at(cluster, skip, len)?;
         Ok(self.device.write_zeros(offset, len)?)
+    }
+
+    /// The byte of the device from which `len` bytes of data will be written at once. What was
+    /// staged of them (data that an earlier step sent through the journal) goes home first, so that
+    /// the commit does not bring it back over them.
+    fn data_at(&mut self, cluster: ClusterNo, skip: u64, len: u64) -> Result<u64> {
+        let geo = self.info.geo;
+        let offset = (u64::from(cluster.0) << geo.cluster_bits()) + skip;
+        let first = BlockNo(offset >> geo.block_bits());
+        let end = BlockNo((offset + len).div_ceil(geo.block_bytes() as u64));
+        let staged: Vec<BlockNo> = self.staged.range(first..end).map(|(at, _)| *at).collect();
+        for blkno in staged {
+            if let Some(block) = self.staged.remove(&blkno) {
+                self.device.write_at(geo.byte_of(blkno), &block.bytes)?;
+            }
+        }
+        Ok(offset)
+    }
+
+    /// The most bytes of file data worth sending through the journal: a quarter of the smallest
+    /// journal there is.
+    pub(crate) const fn journal_data_limit(&self) -> u64 {
+        1 << 20
     }
 
     /// Ends the transaction without changing the volume.

@@ -169,6 +169,41 @@ impl Txn<'_> {
         self.attach_refcount(inode, root)
     }
 
+    /// Detaches an inode, which maps no shared cluster any more, from its refcount tree. The tree
+    /// goes with the last one.
+    ///
+    /// # Errors
+    /// The tree is damaged: it counts clusters although nobody is left.
+    pub(crate) fn detach_refcount(&mut self, inode: BlockNo) -> Result<()> {
+        let mut dinode = self.edit::<Dinode>(inode)?;
+        let features = dinode.dyn_features();
+        if !features.contains(DynFeatures::HAS_REFCOUNT) {
+            return Ok(());
+        }
+        let root = BlockNo(dinode.i_refcount_loc.get());
+        let features = features.difference(DynFeatures::HAS_REFCOUNT);
+        dinode.i_dyn_features = features.bits().into();
+        dinode.i_refcount_loc = 0.into();
+        drop(dinode);
+        let block = self.view().block::<RefcountBlock>(root)?;
+        let (attached, is_tree) = (block.rf_count.get(), block.is_tree());
+        drop(block);
+        if attached > 1 {
+            self.edit::<RefcountBlock>(root)?.rf_count = (attached - 1).into();
+            return Ok(());
+        }
+        if is_tree || !self.records_of(root)?.is_empty() {
+            let rule = "clusters are counted that no attached file maps; run fsck.cowfs";
+            let kind = FaultKind::Field {
+                field: "rf_count",
+                value: attached.into(),
+                rule,
+            };
+            return Err(kind.at(root).into());
+        }
+        self.free_refcount_block(root)
+    }
+
     /// Changes the counts of ranges of clusters, given in order. Gives the ranges that nobody maps
     /// any more, for the caller to free.
     ///

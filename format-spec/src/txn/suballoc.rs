@@ -296,6 +296,19 @@ impl Txn<'_> {
         bit: u16,
         loc: u64,
     ) -> Result<()> {
+        self.free_bit(file, blkno, bit, loc)?;
+        self.forget(blkno);
+        Ok(())
+    }
+
+    /// Frees the bit of a block whose last state is to be written all the same.
+    pub(super) fn free_bit(
+        &mut self,
+        file: SystemFile,
+        blkno: BlockNo,
+        bit: u16,
+        loc: u64,
+    ) -> Result<()> {
         let allocator = self.allocator(file)?;
         let group = if loc != 0 {
             BlockNo(loc)
@@ -303,7 +316,6 @@ impl Txn<'_> {
             BlockNo(blkno.0.saturating_sub(bit.into()))
         };
         self.suballocs.freed.push((allocator, group, bit.into()));
-        self.forget(blkno);
         Ok(())
     }
 

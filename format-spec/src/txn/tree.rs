@@ -520,7 +520,11 @@ impl Txn<'_> {
         Ok(block)
     }
 
-    fn free_extent_block(&mut self, blkno: Option<BlockNo>) -> Result<()> {
+    /// Frees an extent block when the transaction commits.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn free_extent_block(&mut self, blkno: Option<BlockNo>) -> Result<()> {
         let Some(blkno) = blkno else { return Ok(()) };
         let (slot, bit, loc) = {
             let block = self.view().block::<ExtentBlock>(blkno)?;
@@ -539,11 +543,9 @@ impl Txn<'_> {
     /// The inode cannot be read.
     pub(crate) fn data_root(&self, inode: BlockNo) -> Result<TreeRoot> {
         let dinode = self.view().block::<Dinode>(inode)?;
-        Ok(TreeRoot::dinode(
-            inode,
-            self.block_bytes(),
-            dinode.inline_xattr_bytes(),
-        ))
+        let room = self.block_bytes() - DINODE_HEAD - size_of::<ExtentList>();
+        let xattr_bytes = dinode.inline_xattr_bytes().min(room);
+        Ok(TreeRoot::dinode(inode, self.block_bytes(), xattr_bytes))
     }
 }
 

@@ -5,22 +5,17 @@
 
 use std::ops::ControlFlow;
 
-use zerocopy::IntoBytes;
-
-use crate::ecc;
 use crate::error::{Error, FaultKind, Result};
 use crate::layout::{
-    Dinode, DynFeatures, EXTENT_BLOCK_LIST, ExtentBlock, ExtentFlags, ExtentList, ExtentRec,
-    Incompat, XATTR_BLOCK_BODY, XattrBlock, XattrValueRoot,
+    Dinode, DynFeatures, EXTENT_BLOCK_LIST, ExtentBlock, ExtentFlags, Incompat, XATTR_BLOCK_BODY,
+    XattrBlock, XattrValueRoot,
 };
+use crate::ops::xattr::{VALUE_ROOT, ecc_of_bucket, new_block, value_root};
 use crate::read::extent::{Extent, ListView};
-use crate::read::xattr::{self, BUCKET_CHECK, Place, Stored};
+use crate::read::xattr::{self, Place, Stored};
 use crate::read::{extent, inode};
-use crate::txn::{Adjust, Edit, TreeRoot, Txn, summed};
+use crate::txn::{Adjust, TreeRoot, Txn, summed};
 use crate::units::{BlockNo, low16};
-
-/// Bytes of a value's root: its head and a list of one record.
-const VALUE_ROOT: usize = 48;
 
 /// A value that stands outside: where its root stands in its area, and its clusters.
 struct Outside {
@@ -32,7 +27,7 @@ struct Outside {
 ///
 /// # Errors
 /// An attribute is damaged, the volume is full, or values cannot be shared.
-pub(super) fn copy(txn: &mut Txn<'_>, source: BlockNo, target: BlockNo) -> Result<()> {
+pub(in crate::ops) fn copy(txn: &mut Txn<'_>, source: BlockNo, target: BlockNo) -> Result<()> {
     let old = inode::read(txn.view(), source)?;
     if !old.dyn_features().contains(DynFeatures::HAS_XATTR) {
         return Ok(());
@@ -191,45 +186,6 @@ fn mark_root(txn: &mut Txn<'_>, root: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// The root of a value with these extents: one stands in the root, more stand in a leaf.
-fn value_root(txn: &mut Txn<'_>, extents: &[Extent]) -> Result<[u8; VALUE_ROOT]> {
-    let clusters: u32 = extents.iter().map(|e| e.clusters).sum();
-    let (depth, last_eb, rec) = match extents {
-        [] => (0u16, 0, None),
-        [one] => {
-            let count = low16(one.clusters.into());
-            (
-                0,
-                0,
-                Some(ExtentRec::leaf(one.cpos, count, one.blkno.0, one.flags)),
-            )
-        }
-        many => {
-            let leaf = txn.new_value_leaf(many)?;
-            (1, leaf.0, Some(ExtentRec::interior(0, clusters, leaf.0)))
-        }
-    };
-    let head = XattrValueRoot {
-        xr_clusters: clusters.into(),
-        xr_reserved0: 0.into(),
-        xr_last_eb_blk: last_eb.into(),
-    };
-    let list = ExtentList {
-        l_tree_depth: depth.into(),
-        l_count: 1.into(),
-        l_next_free_rec: u16::from(rec.is_some()).into(),
-        l_reserved1: 0.into(),
-        l_reserved2: 0.into(),
-    };
-    let mut root = [0; VALUE_ROOT];
-    root[..16].copy_from_slice(head.as_bytes());
-    root[16..32].copy_from_slice(list.as_bytes());
-    if let Some(rec) = rec {
-        root[32..].copy_from_slice(rec.as_bytes());
-    }
-    Ok(root)
-}
-
 /// Writes an area of the source back, with its check.
 fn write_area(txn: &mut Txn<'_>, place: Place, area: &mut [u8]) -> Result<()> {
     match place {
@@ -254,13 +210,6 @@ fn write_area(txn: &mut Txn<'_>, place: Place, area: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// A bucket's check covers all of its blocks.
-fn ecc_of_bucket(txn: &Txn<'_>, bucket: &mut [u8]) {
-    if txn.info().has(Incompat::META_ECC) {
-        ecc::stamp(bucket, BUCKET_CHECK);
-    }
-}
-
 /// Gives the target an xattr block like the source's.
 fn copy_block(
     txn: &mut Txn<'_>,
@@ -276,15 +225,8 @@ fn copy_block(
         None
     };
     drop(old);
-    let sub = txn.alloc_metadata()?;
-    let generation = txn.info().fs_generation.0;
-    let mut block: Edit<'_, XattrBlock> = txn.fresh(sub.blkno, Some(0x18));
-    block.xb_signature = *b"XATTR01\0";
-    block.xb_suballoc_slot = sub.slot.0.into();
-    block.xb_suballoc_bit = sub.bit.into();
-    block.xb_suballoc_loc = sub.group.0.into();
-    block.xb_fs_generation = generation.into();
-    block.xb_blkno = sub.blkno.0.into();
+    let blkno = new_block(txn, target)?;
+    let mut block = txn.edit::<XattrBlock>(blkno)?;
     block.xb_flags = flags.into();
     if let Some((_, area)) = copies
         .iter()
@@ -293,7 +235,6 @@ fn copy_block(
         block.bytes_mut()[XATTR_BLOCK_BODY..].copy_from_slice(area);
     }
     drop(block);
-    txn.edit::<Dinode>(target)?.i_xattr_loc = sub.blkno.0.into();
     let Some(extents) = extents else {
         return Ok(());
     };
@@ -324,6 +265,6 @@ fn copy_block(
             ..*extent
         });
     }
-    let root = TreeRoot::xattr_tree(sub.blkno, geo.block_bytes());
+    let root = TreeRoot::xattr_tree(blkno, geo.block_bytes());
     txn.splice(&root, 0, u32::MAX, &new)
 }
