@@ -86,7 +86,7 @@ fn root_of(session: &Session, spec: &[u8]) -> Result<BlockNo> {
 
 /// The root of an index.
 #[derive(Serialize)]
-struct Root {
+pub(super) struct Root {
     blkno: u64,
     fs_generation: u32,
     clusters: u32,
@@ -122,7 +122,7 @@ struct Entry {
 
 /// A leaf of an index.
 #[derive(Serialize)]
-struct Leaf {
+pub(super) struct Leaf {
     blkno: u64,
     fs_generation: u32,
     #[serde(flatten)]
@@ -175,7 +175,7 @@ impl Entries {
 }
 
 impl Root {
-    fn of(root: &Checked<'_, DxRoot>) -> Self {
+    pub(super) fn of(root: &Checked<'_, DxRoot>) -> Self {
         let list = || ListView::parse(root.body()).map(List::of);
         Self {
             blkno: root.dr_blkno.get(),
@@ -197,7 +197,7 @@ impl Root {
 }
 
 impl Leaf {
-    fn of(leaf: &Checked<'_, DxLeaf>) -> Self {
+    pub(super) fn of(leaf: &Checked<'_, DxLeaf>) -> Self {
         Self {
             blkno: leaf.dl_blkno.get(),
             fs_generation: leaf.dl_fs_generation.get(),

@@ -161,7 +161,8 @@ fn stat(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     Ok(Some(Box::new(stat)))
 }
 
-const fn type_name(kind: FileType) -> &'static str {
+/// Name of a type of file.
+pub(super) const fn type_name(kind: FileType) -> &'static str {
     match kind {
         FileType::Regular => "regular",
         FileType::Directory => "directory",

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use anyhow::Result;
 use cowfs_format::block::{Checked, View};
-use cowfs_format::error::Error;
+use cowfs_format::error::{Error, FaultKind};
 use cowfs_format::layout::{DIR_TRAILER, Dinode, DirBlockTrailer, FileType};
 use cowfs_format::read::file::FileReader;
 use cowfs_format::read::{dir, inode};
@@ -251,7 +251,7 @@ struct DirBlocks {
 
 /// A block of a directory.
 #[derive(Serialize)]
-struct DirBlock {
+pub(super) struct DirBlock {
     /// Null for entries in the inode.
     blkno: Option<u64>,
     entries: Vec<Line>,
@@ -283,30 +283,16 @@ fn dirblocks(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report
                 return ControlFlow::Continue(());
             }
         };
-        let mut entries = Vec::new();
-        for entry in dir::entries(area.bytes) {
-            match entry {
-                Ok(entry) => entries.push(Line {
-                    inode: entry.inode.0,
-                    rec_len: entry.rec_len,
-                    name_len: entry.name.len(),
-                    file_type: entry.file_type,
-                    name: Named::new(entry.name),
-                    facts: None,
-                }),
-                Err(kind) => faults.push(kind.at(area.block.unwrap_or(inode.blkno())).into()),
-            }
-        }
         let trailer = area.block.filter(|_| with_trailer);
         let trailer = trailer.map(|blkno| trailer_of(view, blkno)).transpose();
-        blocks.push(DirBlock {
-            blkno: area.block.map(|blkno| blkno.0),
-            entries,
-            trailer: trailer.unwrap_or_else(|error| {
-                faults.push(error);
-                None
-            }),
+        let trailer = trailer.unwrap_or_else(|error| {
+            faults.push(error);
+            None
         });
+        let at = area.block.unwrap_or(inode.blkno());
+        let mut block = DirBlock::of(at, area.bytes, trailer, &mut faults);
+        block.blkno = area.block.map(|blkno| blkno.0);
+        blocks.push(block);
         ControlFlow::Continue(())
     });
     faults.extend(walked.err());
@@ -319,21 +305,25 @@ fn dirblocks(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report
 
 /// The trailer of a directory's block.
 pub(super) fn trailer_of(view: View<'_>, blkno: BlockNo) -> Result<Trailer, Error> {
-    let bytes = view.raw(blkno)?;
-    let at = bytes.len().saturating_sub(DIR_TRAILER);
-    let (trailer, _) = DirBlockTrailer::ref_from_prefix(bytes.get(at..).unwrap_or_default())
-        .map_err(|_| cowfs_format::error::FaultKind::OutOfVolume.at(blkno))?;
-    Ok(Trailer {
-        blkno: trailer.db_blkno.get(),
-        parent_inode: trailer.db_parent_dinode.get(),
-        largest_hole: trailer.db_free_rec_len.get(),
-        free_next: trailer.db_free_next.get(),
-        crc32: trailer.db_check.bc_crc32.get(),
-        ecc: trailer.db_check.bc_ecc.get(),
-    })
+    let trailer = Trailer::of(&view.raw(blkno)?);
+    Ok(trailer.ok_or_else(|| FaultKind::OutOfVolume.at(blkno))?)
 }
 
 impl Trailer {
+    /// The trailer at the end of a block.
+    fn of(block: &[u8]) -> Option<Self> {
+        let at = block.len().checked_sub(DIR_TRAILER)?;
+        let (trailer, _) = DirBlockTrailer::ref_from_prefix(block.get(at..)?).ok()?;
+        Some(Self {
+            blkno: trailer.db_blkno.get(),
+            parent_inode: trailer.db_parent_dinode.get(),
+            largest_hole: trailer.db_free_rec_len.get(),
+            free_next: trailer.db_free_next.get(),
+            crc32: trailer.db_check.bc_crc32.get(),
+            ecc: trailer.db_check.bc_ecc.get(),
+        })
+    }
+
     pub(super) fn lines(&self, page: &mut Page<'_>) -> io::Result<()> {
         writeln!(
             page,
@@ -349,6 +339,55 @@ impl Trailer {
     }
 }
 
+impl DirBlock {
+    /// A block of which only the bytes are known; its trailer says where it lies.
+    pub(super) fn alone(bytes: &[u8], faults: &mut Vec<Error>) -> Option<Self> {
+        let trailer = Trailer::of(bytes)?;
+        let area = bytes.get(..bytes.len().checked_sub(DIR_TRAILER)?)?;
+        let at = BlockNo(trailer.blkno);
+        Some(Self::of(at, area, Some(trailer), faults))
+    }
+
+    fn of(at: BlockNo, area: &[u8], trailer: Option<Trailer>, faults: &mut Vec<Error>) -> Self {
+        let mut entries = Vec::new();
+        for entry in dir::entries(area) {
+            match entry {
+                Ok(entry) => entries.push(Line {
+                    inode: entry.inode.0,
+                    rec_len: entry.rec_len,
+                    name_len: entry.name.len(),
+                    file_type: entry.file_type,
+                    name: Named::new(entry.name),
+                    facts: None,
+                }),
+                Err(kind) => faults.push(kind.at(at).into()),
+            }
+        }
+        Self {
+            blkno: Some(at.0),
+            entries,
+            trailer,
+        }
+    }
+
+    pub(super) fn lines(&self, page: &mut Page<'_>) -> io::Result<()> {
+        if let Some(trailer) = &self.trailer {
+            trailer.lines(page)?;
+        }
+        writeln!(page, "\tEntries:")?;
+        for line in &self.entries {
+            write!(
+                page,
+                "\t{:<15} {:<4} {:<4} {:<2} ",
+                line.inode, line.rec_len, line.name_len, line.file_type
+            )?;
+            page.name(line.name.text())?;
+            writeln!(page)?;
+        }
+        Ok(())
+    }
+}
+
 impl Text for DirBlocks {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
         for block in &self.blocks {
@@ -356,19 +395,7 @@ impl Text for DirBlocks {
                 Some(blkno) => writeln!(page, "\tDirblock: {blkno}")?,
                 None => writeln!(page, "\tEntries in inode {}", self.inode)?,
             }
-            if let Some(trailer) = &block.trailer {
-                trailer.lines(page)?;
-            }
-            writeln!(page, "\tEntries:")?;
-            for line in &block.entries {
-                write!(
-                    page,
-                    "\t{:<15} {:<4} {:<4} {:<2} ",
-                    line.inode, line.rec_len, line.name_len, line.file_type
-                )?;
-                page.name(line.name.text())?;
-                writeln!(page)?;
-            }
+            block.lines(page)?;
         }
         Ok(())
     }

@@ -5,11 +5,13 @@ mod content;
 mod delta;
 mod edit;
 mod extents;
+mod heartbeat;
 mod index;
 mod inode;
-mod journal;
 mod list;
 mod locks;
+mod logdump;
+mod logged;
 mod manifest;
 mod names;
 mod owners;
@@ -34,11 +36,12 @@ pub(crate) const GROUPS: &[&[Command]] = &[
     delta::COMMANDS,
     edit::COMMANDS,
     extents::COMMANDS,
+    heartbeat::COMMANDS,
     index::COMMANDS,
     inode::COMMANDS,
-    journal::COMMANDS,
     list::COMMANDS,
     locks::COMMANDS,
+    logdump::COMMANDS,
     manifest::COMMANDS,
     names::COMMANDS,
     owners::COMMANDS,

@@ -44,7 +44,7 @@ struct Tree {
 
 /// A block of a refcount tree.
 #[derive(Serialize)]
-struct Block {
+pub(super) struct Block {
     blkno: u64,
     parent: u64,
     suballoc_bit: u16,
@@ -79,7 +79,7 @@ struct Record {
 }
 
 impl Block {
-    fn of(block: &Checked<'_, RefcountBlock>) -> Self {
+    pub(super) fn of(block: &Checked<'_, RefcountBlock>) -> Self {
         Self {
             blkno: block.rf_blkno.get(),
             parent: block.rf_parent.get(),
@@ -195,7 +195,7 @@ pub(super) fn counts(
 }
 
 impl Block {
-    fn lines(&self, page: &mut Page<'_>) -> io::Result<()> {
+    pub(super) fn lines(&self, page: &mut Page<'_>) -> io::Result<()> {
         write!(
             page,
             "\tSubAlloc Bit: {}   SubAlloc Slot: {}",

@@ -4,8 +4,10 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use anyhow::Result;
+use cowfs_format::block::View;
 use cowfs_format::error::Error;
 use cowfs_format::read::acl;
+use cowfs_format::read::extent::ListView;
 use cowfs_format::read::xattr::{self, Place, Stored};
 use serde::Serialize;
 
@@ -39,7 +41,7 @@ struct Xattrs {
 
 /// A set of attributes.
 #[derive(Serialize)]
-struct Area {
+pub(super) struct Area {
     place: &'static str,
     blkno: u64,
     xattrs: Vec<Item>,
@@ -74,48 +76,7 @@ fn xattrs(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>>
     xattr::for_each_area(view, &inode, &mut |area| {
         match area {
             Err(error) => faults.push(error),
-            Ok((place, bytes)) => {
-                let mut area = Area {
-                    place: match place {
-                        Place::Inode(_) => "inode",
-                        Place::Block(_) => "block",
-                        Place::Bucket(_) => "bucket",
-                    },
-                    blkno: place.blkno().0,
-                    xattrs: Vec::new(),
-                };
-                for entry in xattr::entries(bytes) {
-                    let entry = match entry {
-                        Ok(entry) => entry,
-                        Err(kind) => {
-                            faults.push(kind.at(place.blkno()).into());
-                            continue;
-                        }
-                    };
-                    let value = entry.read(view, place.blkno());
-                    let name = entry.name();
-                    let acl = value.as_ref().ok().filter(|_| acl::is_acl(&name));
-                    let acl = acl.and_then(|value| acl::text(value));
-                    let list = match entry.value {
-                        Stored::Here(_) => None,
-                        Stored::Outside(_, list) => {
-                            cowfs_format::read::extent::ListView::parse(list).map(List::of)
-                        }
-                    };
-                    area.xattrs.push(Item {
-                        name: Named::new(name),
-                        kind: entry.entry.xe_type & 0x7F,
-                        hash: entry.entry.xe_name_hash.get(),
-                        name_len: entry.entry.xe_name_len,
-                        size: entry.entry.xe_value_size.get(),
-                        local: entry.entry.xe_type & 0x80 != 0,
-                        acl,
-                        value: value.map(Valued::new).map_err(|e| faults.push(e)).ok(),
-                        list,
-                    });
-                }
-                areas.push(area);
-            }
+            Ok((place, bytes)) => areas.push(Area::of(Some(view), place, bytes, &mut faults)),
         }
         ControlFlow::Continue(())
     });
@@ -130,6 +91,101 @@ fn xattrs(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>>
         session.fault(fault);
     }
     Ok(Some(Box::new(report)))
+}
+
+impl Area {
+    /// The attributes of an area; without a view, values that stand outside are left out.
+    pub(super) fn of(
+        view: Option<View<'_>>,
+        place: Place,
+        bytes: &[u8],
+        faults: &mut Vec<Error>,
+    ) -> Self {
+        let mut area = Self {
+            place: match place {
+                Place::Inode(_) => "inode",
+                Place::Block(_) => "block",
+                Place::Bucket(_) => "bucket",
+            },
+            blkno: place.blkno().0,
+            xattrs: Vec::new(),
+        };
+        for entry in xattr::entries(bytes) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(kind) => {
+                    faults.push(kind.at(place.blkno()).into());
+                    continue;
+                }
+            };
+            let value = match (entry.value, view) {
+                (Stored::Here(bytes), _) => Some(bytes.to_vec()),
+                (_, Some(view)) => match entry.read(view, place.blkno()) {
+                    Ok(value) => Some(value),
+                    Err(error) => {
+                        faults.push(error);
+                        None
+                    }
+                },
+                (_, None) => None,
+            };
+            let list = match entry.value {
+                Stored::Here(_) => None,
+                Stored::Outside(_, list) => ListView::parse(list).map(List::of),
+            };
+            let name = entry.name();
+            area.xattrs.push(Item {
+                acl: value
+                    .as_ref()
+                    .filter(|_| acl::is_acl(&name))
+                    .and_then(|v| acl::text(v)),
+                name: Named::new(name),
+                kind: entry.entry.xe_type & 0x7F,
+                hash: entry.entry.xe_name_hash.get(),
+                name_len: entry.entry.xe_name_len,
+                size: entry.entry.xe_value_size.get(),
+                local: entry.entry.xe_type & 0x80 != 0,
+                value: value.map(Valued::new),
+                list,
+            });
+        }
+        area
+    }
+
+    pub(super) fn lines(&self, page: &mut Page<'_>, verbose: bool) -> io::Result<()> {
+        let (place, blkno, count) = (self.place, self.blkno, self.xattrs.len());
+        writeln!(page, "\tExtended attributes in {place} {blkno}: {count}")?;
+        if verbose && count > 0 {
+            writeln!(
+                page,
+                "\t###   Type   Inline   Name Length   Value Length   Hash"
+            )?;
+        }
+        for (i, item) in self.xattrs.iter().enumerate() {
+            if verbose {
+                writeln!(
+                    page,
+                    "\t#{i:<2}   {:<4}   {:<6}   {:<11}   {:<12}   {:#010x}",
+                    item.kind,
+                    u8::from(item.local),
+                    item.name_len,
+                    item.size,
+                    item.hash
+                )?;
+            }
+            write!(page, "\t    ")?;
+            page.name(item.name.text())?;
+            match (&item.acl, &item.value) {
+                (Some(acl), _) => writeln!(page, " = {acl}")?,
+                (None, Some(value)) => writeln!(page, " = {}", shown(&value.text().0))?,
+                (None, None) => writeln!(page, ": not read")?,
+            }
+            if let Some(list) = item.list.as_ref().filter(|_| verbose) {
+                list.lines(page)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A value for people: text in quotes, or hexadecimal.
@@ -147,37 +203,7 @@ fn shown(value: &[u8]) -> String {
 impl Text for Xattrs {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
         for area in &self.areas {
-            let (place, blkno, count) = (area.place, area.blkno, area.xattrs.len());
-            writeln!(page, "\tExtended attributes in {place} {blkno}: {count}")?;
-            if self.verbose && count > 0 {
-                writeln!(
-                    page,
-                    "\t###   Type   Inline   Name Length   Value Length   Hash"
-                )?;
-            }
-            for (i, item) in area.xattrs.iter().enumerate() {
-                if self.verbose {
-                    writeln!(
-                        page,
-                        "\t#{i:<2}   {:<4}   {:<6}   {:<11}   {:<12}   {:#010x}",
-                        item.kind,
-                        u8::from(item.local),
-                        item.name_len,
-                        item.size,
-                        item.hash
-                    )?;
-                }
-                write!(page, "\t    ")?;
-                page.name(item.name.text())?;
-                match (&item.acl, &item.value) {
-                    (Some(acl), _) => writeln!(page, " = {acl}")?,
-                    (None, Some(value)) => writeln!(page, " = {}", shown(&value.text().0))?,
-                    (None, None) => writeln!(page, ": unreadable")?,
-                }
-                if let Some(list) = item.list.as_ref().filter(|_| self.verbose) {
-                    list.lines(page)?;
-                }
-            }
+            area.lines(page, self.verbose)?;
         }
         writeln!(page, "\tExtended attributes in total: {}", self.count)
     }

@@ -248,7 +248,8 @@ pub fn pending(view: View<'_>, journal: &Journal) -> Result<Pending> {
 }
 
 /// The tags of a descriptor: home block and flags.
-fn tags(block: &[u8], wide: bool) -> Vec<(BlockNo, u16)> {
+#[must_use]
+pub fn tags(block: &[u8], wide: bool) -> Vec<(BlockNo, u16)> {
     let mut found = Vec::new();
     let mut at = size_of::<BlockHeader>();
     while let Some(bytes) = block.get(at..) {
@@ -275,7 +276,8 @@ fn tags(block: &[u8], wide: bool) -> Vec<(BlockNo, u16)> {
 }
 
 /// The blocks of a revoke record.
-fn revoked(block: &[u8], wide: bool) -> Vec<BlockNo> {
+#[must_use]
+pub fn revoked(block: &[u8], wide: bool) -> Vec<BlockNo> {
     let Ok((head, _)) = RevokeHeader::ref_from_prefix(block) else {
         return Vec::new();
     };
