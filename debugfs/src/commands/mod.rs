@@ -2,6 +2,7 @@
 
 mod compare;
 mod content;
+mod deleted;
 mod delta;
 mod edit;
 mod extents;
@@ -33,6 +34,7 @@ use crate::table::Command;
 pub(crate) const GROUPS: &[&[Command]] = &[
     compare::COMMANDS,
     content::COMMANDS,
+    deleted::COMMANDS,
     delta::COMMANDS,
     edit::COMMANDS,
     extents::COMMANDS,
