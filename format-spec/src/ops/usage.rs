@@ -235,20 +235,21 @@ impl Account {
                     }
                     self.open_clusters -= end - at;
                     let met = piece.met.saturating_add(met);
-                    self.put(at, end, piece.count, met);
+                    self.put((at, end), piece.count, met, range.end);
                     at = end;
                 }
                 next => {
                     let end = next.map_or(range.end, |(first, _)| first);
-                    self.put(at, end, range.count, met);
+                    self.put((at, end), range.count, met, range.end);
                     at = end;
                 }
             }
         }
     }
 
-    /// Puts a range where there is none, joined to its neighbours.
-    fn put(&mut self, mut first: u64, mut end: u64, count: u32, met: u32) {
+    /// Puts a range where there is none, joined to its neighbours; not to one before `last`, whose
+    /// own turn comes.
+    fn put(&mut self, (mut first, mut end): (u64, u64), count: u32, met: u32, last: u64) {
         if met >= count {
             self.usage.exclusive += end - first;
             return;
@@ -261,7 +262,8 @@ impl Account {
         {
             first = before;
         }
-        if let Some(piece) = self.open.get(&end).copied()
+        if end >= last
+            && let Some(piece) = self.open.get(&end).copied()
             && alike(&piece)
         {
             self.open.remove(&end);
@@ -424,5 +426,39 @@ pub fn fixed(view: View<'_>) -> Fixed {
         superblock: geo.first_group_cluster().0.into(),
         group_descriptors: geo.cluster_groups().into(),
         backups,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn range(first: u64, end: u64, count: u32) -> Counted {
+        Counted { first, end, count }
+    }
+
+    fn pieces(account: &Account) -> Vec<(u64, u64, u32)> {
+        let open = account.open.iter();
+        open.map(|(first, piece)| (*first, piece.end, piece.met))
+            .collect()
+    }
+
+    #[test]
+    fn a_range_that_grows_alike_its_neighbour_still_counts_there() {
+        let mut account = Account::default();
+        account.add_range(range(10, 20, 5), 1);
+        account.add_range(range(0, 20, 5), 1);
+        assert_eq!(pieces(&account), [(0, 10, 1), (10, 20, 2)]);
+        account.add_range(range(0, 20, 5), 1);
+        assert_eq!(pieces(&account), [(0, 10, 2), (10, 20, 3)]);
+        account.add_range(range(0, 10, 5), 1);
+        assert_eq!(pieces(&account), [(0, 20, 3)]);
+        assert_eq!(account.usage().shared, 20);
+        account.add_range(range(5, 15, 5), 2);
+        assert_eq!(pieces(&account), [(0, 5, 3), (15, 20, 3)]);
+        assert_eq!(
+            (account.usage().exclusive, account.usage().shared),
+            (10, 10)
+        );
     }
 }
