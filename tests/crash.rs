@@ -13,17 +13,20 @@ use cowfs_format::error::Result;
 use cowfs_format::volume::Volume;
 use cowfs_tests::session::{NOW, Session, pattern, tree};
 use cowfs_tests::{need, oracle};
-use mkfs_cowfs::Options;
+use mkfs_cowfs::{Mount, Options};
 use tempfile::TempDir;
 
 /// An operation of the test: what it is called and what it does in one transaction.
 type Operation = (&'static str, fn(&mut dyn Session) -> Result<()>);
 
 /// A volume with a file and a clone of it.
-fn prepared(block_size: u32) -> Vec<u8> {
+fn prepared(block_size: u32, mount: Mount) -> Vec<u8> {
     let device = MemDevice::new(vec![0; 24 << 20]);
     let options = Options {
         block_size: Some(block_size),
+        mount,
+        // With two slots, a commit holds its own.
+        slots: Some(2),
         uuid: Some([7; 16]),
         time: Some(NOW.seconds),
         ..Options::default()
@@ -55,10 +58,10 @@ const OPERATIONS: &[Operation] = &[
     }),
 ];
 
-fn stop_everywhere(block_size: u32) {
+fn stop_everywhere(block_size: u32, mount: Mount) {
     let dir = TempDir::new().unwrap();
     let image = dir.path().join("image");
-    let before = prepared(block_size);
+    let before = prepared(block_size, mount);
     for (name, operation) in OPERATIONS {
         let device = FaultDevice::stopping_at(MemDevice::new(before.clone()), u64::MAX);
         operation(&mut Volume::open(&device).unwrap()).unwrap();
@@ -91,6 +94,11 @@ fn stop_everywhere(block_size: u32) {
                 "{name} at write {stop}: recovery"
             );
             assert!(volume.pending().is_empty());
+            let slots = volume.nodes().unwrap().slots;
+            assert_eq!(slots, [None, None], "{name} at write {stop}: the slot map");
+            if mount == Mount::Cluster && stop % 4 != 0 {
+                continue;
+            }
             save(&volume.device().snapshot(), &image);
             let report = oracle::check(&image).unwrap();
             assert!(
@@ -101,6 +109,10 @@ fn stop_everywhere(block_size: u32) {
             // The same without us: fsck.ocfs2 replays (and stops after it on a local volume).
             // Where there is nothing to replay, one stop in four will do.
             if !replayable && stop % 4 != 0 {
+                continue;
+            }
+            // On a cluster's volume it does nothing without a cluster.
+            if mount == Mount::Cluster {
                 continue;
             }
             save(&left, &image);
@@ -128,11 +140,17 @@ fn stop_everywhere(block_size: u32) {
 #[test]
 fn a_volume_stopped_at_any_write_is_before_or_after() {
     need!(oracle::tools());
-    stop_everywhere(4096);
+    stop_everywhere(4096, Mount::Local);
 }
 
 #[test]
 fn a_volume_of_small_blocks_stopped_at_any_write_is_before_or_after() {
     need!(oracle::tools());
-    stop_everywhere(1024);
+    stop_everywhere(1024, Mount::Local);
+}
+
+#[test]
+fn a_volume_of_a_cluster_stopped_at_any_write_is_before_or_after() {
+    need!(oracle::tools());
+    stop_everywhere(4096, Mount::Cluster);
 }

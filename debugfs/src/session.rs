@@ -9,9 +9,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use cowfs_format::block::View;
 use cowfs_format::device::{Device, FileDevice};
 use cowfs_format::read::inode::{self, Inode};
+use cowfs_format::toolkit::alone::alone;
 use cowfs_format::toolkit::open;
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::scan::Scanner;
+use cowfs_format::volume::watch::Nodes;
 use cowfs_format::volume::{JournalState, Volume, path};
 
 use crate::report::{Page, Rows};
@@ -40,6 +42,17 @@ impl Open {
         match &self.volume {
             Access::Read(volume) => volume.view(),
             Access::Write(volume) => volume.view(),
+        }
+    }
+
+    /// What the disk says of the nodes of its cluster now.
+    ///
+    /// # Errors
+    /// The slot map or the heartbeat file is damaged.
+    pub fn nodes(&self) -> cowfs_format::error::Result<Nodes> {
+        match &self.volume {
+            Access::Read(volume) => volume.nodes(),
+            Access::Write(volume) => volume.nodes(),
         }
     }
 
@@ -147,6 +160,7 @@ impl Session {
         let place = || path.display().to_string();
         let volume = if self.writes {
             let mut volume = by.open(open::writable(&path)?).with_context(place)?;
+            alone(&mut volume, "debugfs.cowfs", &mut self.err).with_context(place)?;
             let recovered = volume.recover().with_context(place)?;
             for (slot, transactions, blocks) in recovered.replayed {
                 writeln!(

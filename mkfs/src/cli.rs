@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, ValueEnum};
 use cowfs_format::device::{Device, DeviceMut};
+use cowfs_format::toolkit::alone::alone;
 use cowfs_format::toolkit::open;
 use cowfs_format::toolkit::size::parse_size;
+use cowfs_format::volume::Volume;
 
 use crate::features::{self, Change};
 use crate::options::{ClusterStack, Entropy, Mount, Options, Usage, derived_uuid};
@@ -409,6 +411,10 @@ fn make(args: &Args, epoch: Option<&str>, err: &mut dyn Write) -> Result<Report>
         && !args.force
     {
         bail!("{refusal}");
+    }
+    // What is no volume any more can be nobody's.
+    if let Ok(mut volume) = Volume::open(&device) {
+        alone(&mut volume, "mkfs.cowfs", err).with_context(|| name.clone())?;
     }
     write(&device, &plan).with_context(|| name.clone())?;
     Ok(Report::new(&plan, &name, true))

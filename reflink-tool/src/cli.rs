@@ -90,7 +90,7 @@ where
         }
     };
     let (json, done) = match &cli.verb {
-        Verb::Clone(args) => (args.json, clone::run(args, out)),
+        Verb::Clone(args) => (args.json, clone::run(args, out, err)),
         Verb::Demo(args) => (false, demo::run(args, out)),
     };
     match done {

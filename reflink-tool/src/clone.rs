@@ -8,6 +8,7 @@ use cowfs_format::device::{DeviceMut, OverlayDevice};
 use cowfs_format::layout::FileType;
 use cowfs_format::ops::{self, CloneOptions};
 use cowfs_format::read::inode;
+use cowfs_format::toolkit::alone::alone;
 use cowfs_format::toolkit::open;
 use cowfs_format::toolkit::size::show_size;
 use cowfs_format::txn::Timestamp;
@@ -35,15 +36,15 @@ struct Cloned {
     replayed_transactions: u32,
 }
 
-pub(crate) fn run(args: &CloneArgs, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn run(args: &CloneArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<()> {
     let name = args.volume.display().to_string();
     let cloned = if args.dry_run {
         // The same work over an overlay: nothing reaches the volume.
         let device = OverlayDevice::new(open::read_only(&args.volume)?);
-        clone(Volume::open(device).context(name)?, args)?
+        clone(Volume::open(device).context(name)?, args, err)?
     } else {
         let device = open::writable(&args.volume)?;
-        clone(Volume::open(device).context(name)?, args)?
+        clone(Volume::open(device).context(name)?, args, err)?
     };
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&cloned)?)?;
@@ -65,7 +66,12 @@ pub(crate) fn run(args: &CloneArgs, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-fn clone<D: DeviceMut>(mut volume: Volume<D>, args: &CloneArgs) -> Result<Cloned> {
+fn clone<D: DeviceMut>(
+    mut volume: Volume<D>,
+    args: &CloneArgs,
+    err: &mut dyn Write,
+) -> Result<Cloned> {
+    alone(&mut volume, "reflink.cowfs", err)?;
     let recovered = volume.recover()?;
     let view = volume.view();
     let root = view.info().root;

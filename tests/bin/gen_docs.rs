@@ -20,6 +20,7 @@ use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
+use cowfs_format::toolkit::alone;
 use cowfs_format::toolkit::exit::ExitBits;
 use debugfs_cowfs::table::{self, Needs};
 use fsck_cowfs::catalogue;
@@ -118,6 +119,9 @@ fn page(command: &Command, more: fn(&mut Roff)) -> Result<Vec<u8>> {
     }
     let mut roff = Roff::new();
     more(&mut roff);
+    if WRITERS.contains(&name) {
+        clusters(&mut roff);
+    }
     notes(&mut roff, command);
     see_also(&mut roff, name);
     roff.to_writer(&mut text)?;
@@ -171,6 +175,18 @@ fn notes(roff: &mut Roff, command: &Command) {
     for paragraph in paragraphs {
         roff.control("PP", []);
         roff.text([roman(paragraph.trim())]);
+    }
+}
+
+/// The programs that write volumes.
+const WRITERS: [&str; 3] = ["mkfs.cowfs", "debugfs.cowfs", "reflink.cowfs"];
+
+/// What a writer does about nodes that may have the volume mounted.
+fn clusters(roff: &mut Roff) {
+    roff.control("SH", ["CLUSTERS"]);
+    for paragraph in alone::ABOUT {
+        roff.control("PP", []);
+        roff.text([roman(*paragraph)]);
     }
 }
 

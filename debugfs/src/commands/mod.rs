@@ -6,7 +6,6 @@ mod deleted;
 mod delta;
 mod edit;
 mod extents;
-mod heartbeat;
 mod index;
 mod inode;
 mod list;
@@ -15,6 +14,7 @@ mod logdump;
 mod logged;
 mod manifest;
 mod names;
+mod nodes;
 mod owners;
 mod parts;
 mod raw;
@@ -38,7 +38,6 @@ pub(crate) const GROUPS: &[&[Command]] = &[
     delta::COMMANDS,
     edit::COMMANDS,
     extents::COMMANDS,
-    heartbeat::COMMANDS,
     index::COMMANDS,
     inode::COMMANDS,
     list::COMMANDS,
@@ -46,6 +45,7 @@ pub(crate) const GROUPS: &[&[Command]] = &[
     logdump::COMMANDS,
     manifest::COMMANDS,
     names::COMMANDS,
+    nodes::COMMANDS,
     owners::COMMANDS,
     raw::COMMANDS,
     rdump::COMMANDS,

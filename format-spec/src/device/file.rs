@@ -2,15 +2,19 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
 use super::{Device, DeviceMut, beyond_end, copy_through_buffer, zeros_by_writing};
 use crate::error::IoError;
 
 /// Bytes discarded by one system call.
 const DISCARD_STEP: u64 = 1 << 36;
+
+/// Alignment of direct reads: no device has larger sectors.
+const ALIGN: u64 = 4096;
 
 /// A file or block device.
 #[derive(Debug)]
@@ -47,6 +51,40 @@ impl FileDevice {
         self.block_device
     }
 
+    /// Reads a range past the page cache; `None` where the filesystem does not do that.
+    fn read_direct(&self, offset: u64, buf: &mut [u8]) -> Option<()> {
+        // A second way to the same file: on the one in use, every access would have to be aligned.
+        let name = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let flags = OFlags::DIRECT.union(OFlags::NONBLOCK).bits();
+        let direct = File::options()
+            .read(true)
+            .custom_flags(i32::try_from(flags).ok()?)
+            .open(name)
+            .ok()?;
+        let begin = offset / ALIGN * ALIGN;
+        let end = offset
+            .checked_add(buf.len() as u64)?
+            .checked_next_multiple_of(ALIGN)?;
+        let len = usize::try_from(end - begin).ok()?;
+        let mut room = vec![0; len.checked_add(usize::try_from(ALIGN).ok()?)?];
+        let start = room.as_ptr().align_offset(usize::try_from(ALIGN).ok()?);
+        let room = room.get_mut(start..start.checked_add(len)?)?;
+        let mut done = 0;
+        while done < len {
+            let got = direct
+                .read_at(room.get_mut(done..)?, begin + done as u64)
+                .ok()?;
+            done += got;
+            // A file may end within the last piece.
+            if got == 0 || !got.is_multiple_of(512) {
+                break;
+            }
+        }
+        let skip = usize::try_from(offset - begin).ok()?;
+        let read = room.get(skip..done.min(skip + buf.len()))?;
+        (read.len() == buf.len()).then(|| buf.copy_from_slice(read))
+    }
+
     fn check(&self, op: &'static str, offset: u64, len: usize) -> Result<(), IoError> {
         match offset.checked_add(len as u64) {
             Some(end) if end <= self.size => Ok(()),
@@ -70,6 +108,17 @@ impl Device for FileDevice {
                 len: buf.len() as u64,
                 source,
             })
+    }
+
+    fn read_fresh(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        self.check("read", offset, buf.len())?;
+        if self.read_direct(offset, buf).is_some() {
+            return Ok(());
+        }
+        // The next best: forget what is remembered.
+        let len = std::num::NonZeroU64::new(buf.len() as u64);
+        let _ = rustix::fs::fadvise(&self.file, offset, len, rustix::fs::Advice::DontNeed);
+        self.read_at(offset, buf)
     }
 }
 
@@ -149,5 +198,28 @@ impl DeviceMut for FileDevice {
             len: 0,
             source,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_reads_are_of_any_place_and_length() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..10_001u32).map(|i| i.to_le_bytes()[0]).collect();
+        std::io::Write::write_all(&mut file, &bytes).unwrap();
+        let device = FileDevice::new(file).unwrap();
+        for (offset, len) in [(0, 1), (0, 10_001), (4095, 2), (9000, 1001), (10_001, 0)] {
+            let mut buf = vec![0; len];
+            device.read_fresh(offset as u64, &mut buf).unwrap();
+            assert_eq!(buf, bytes[offset..offset + len], "{offset} {len}");
+        }
+        device.write_at(5000, b"new").unwrap();
+        let mut buf = [0; 3];
+        device.read_fresh(5000, &mut buf).unwrap();
+        assert_eq!(&buf, b"new");
+        assert!(device.read_fresh(10_000, &mut buf).is_err());
     }
 }

@@ -30,6 +30,15 @@ pub trait Device: Send + Sync + Debug {
     /// The range lies beyond the end, or the device fails.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError>;
 
+    /// As [`Device::read_at`], but what the medium holds now, past any memory of earlier reads:
+    /// other hosts may write to it.
+    ///
+    /// # Errors
+    /// The range lies beyond the end, or the device fails.
+    fn read_fresh(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        self.read_at(offset, buf)
+    }
+
     /// The bytes themselves, when the device has them in memory; `None` means: use `read_at`.
     fn mapped(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let _ = (offset, len);
@@ -104,6 +113,10 @@ impl<D: Device + ?Sized> Device for &D {
         (**self).read_at(offset, buf)
     }
 
+    fn read_fresh(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        (**self).read_fresh(offset, buf)
+    }
+
     fn mapped(&self, offset: u64, len: usize) -> Option<&[u8]> {
         (**self).mapped(offset, len)
     }
@@ -152,6 +165,10 @@ impl<D: Device + ?Sized> Device for Box<D> {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
         (**self).read_at(offset, buf)
+    }
+
+    fn read_fresh(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        (**self).read_fresh(offset, buf)
     }
 
     fn mapped(&self, offset: u64, len: usize) -> Option<&[u8]> {

@@ -63,6 +63,16 @@ impl<D: Device> Device for OverlayDevice<D> {
         Ok(())
     }
 
+    fn read_fresh(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        let pieces = self.pieces.read().unwrap_or_else(PoisonError::into_inner);
+        let end = offset.saturating_add(buf.len() as u64);
+        if pieces.range(offset / PIECE * PIECE..end).next().is_some() {
+            drop(pieces);
+            return self.read_at(offset, buf);
+        }
+        self.base.read_fresh(offset, buf)
+    }
+
     fn mapped(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let pieces = self.pieces.read().unwrap_or_else(PoisonError::into_inner);
         let end = offset.checked_add(len as u64)?;

@@ -29,9 +29,9 @@ layout! {
         0x08 hb_node: u8;
         /// Padding.
         0x09 hb_pad: [u8; 3] = Kind::Reserved;
-        /// CRC32 of the record.
+        /// CRC32 of the sector with this as zero; begun with zero, not inverted.
         0x0C hb_cksum: U32 = Kind::Hex;
-        /// Random, new at each start of the node.
+        /// Random, new at each start of the node; 0 in the last record of one that stops in order.
         0x10 hb_generation: U64 = Kind::Hex;
         /// Milliseconds after which a silent node is taken for dead.
         0x18 hb_dead_ms: U32;

@@ -5,13 +5,16 @@
 
 pub mod acl;
 pub mod chain;
+pub mod cluster;
 pub mod dir;
 pub mod dx;
 pub mod extent;
 pub mod file;
+pub mod heartbeat;
 pub mod holdings;
 pub mod inode;
 pub mod journal;
 pub mod refcount;
+pub mod runs;
 pub mod slot_map;
 pub mod xattr;

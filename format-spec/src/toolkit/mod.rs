@@ -2,8 +2,10 @@
 //!
 //! The tools differ in what they do with a volume, not in how they come to it. A program that only
 //! looks opens with [`open::read_only`] and gets something that cannot be written; a program that
-//! writes opens with [`open::writable`] and gets the device for itself, or a reason why not.
+//! writes opens with [`open::writable`] and gets the device for itself, or a reason why not, and
+//! then makes sure with [`alone::alone`] that no other machine uses it.
 
+pub mod alone;
 pub mod exit;
 pub mod open;
 pub mod progress;

@@ -51,10 +51,11 @@ pub fn read_only(path: &Path) -> Result<Box<dyn Device>> {
         // A filesystem without locks.
         Err(_) => false,
     };
-    if locked && let Ok(map) = MmapDevice::new(&file) {
-        return Ok(Box::new(LockedMap { map, _lock: file }));
-    }
+    let map = MmapDevice::new(&file);
     let device = FileDevice::new(file).map_err(|e| cannot("open", path, &e))?;
+    if locked && let Ok(map) = map {
+        return Ok(Box::new(LockedMap { map, file: device }));
+    }
     Ok(Box::new(device))
 }
 
@@ -329,7 +330,7 @@ fn flag_bits(flags: OFlags) -> i32 {
 #[derive(Debug)]
 struct LockedMap {
     map: MmapDevice,
-    _lock: File,
+    file: FileDevice,
 }
 
 impl Device for LockedMap {
@@ -339,6 +340,10 @@ impl Device for LockedMap {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
         self.map.read_at(offset, buf)
+    }
+
+    fn read_fresh(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        self.file.read_fresh(offset, buf)
     }
 
     fn mapped(&self, offset: u64, len: usize) -> Option<&[u8]> {

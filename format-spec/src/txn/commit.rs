@@ -4,10 +4,11 @@
 //! The order of writes, with a flush between the steps:
 //!
 //! 1. File data and new blocks into free space; the log: descriptors, images, commit record.
-//! 2. The journal superblock says where the log starts; then `DIRTY` is set in the journal's inode.
-//!    From here on the transaction is part of the volume.
+//! 2. The journal superblock says where the log starts, and the slot map that the slot is held (see
+//!    `mark.rs`); then `DIRTY` is set in the journal's inode. From here on the transaction is part
+//!    of the volume.
 //! 3. The images to their homes.
-//! 4. `DIRTY` is cleared and the journal superblock says that the log is empty.
+//! 4. `DIRTY` is cleared and the journal superblock says that the log is empty. The slot is free.
 //!
 //! While `DIRTY` is clear nobody looks at the log, so an unfinished step 1 or 2 leaves the volume as
 //! it was.
@@ -25,6 +26,7 @@ use crate::layout::jbd2::{
 use crate::layout::{Dinode, JOURNAL_DIRTY};
 use crate::read::journal::Journal;
 use crate::txn::Txn;
+use crate::txn::mark::Marks;
 use crate::units::{BlockNo, low32};
 use crate::volume::system::{self, SystemFile};
 
@@ -79,6 +81,8 @@ impl Txn<'_> {
         // 1. The log.
         log.write_log(&blocks)?;
         // 2. The commit point.
+        let marks = Marks::read(self.device, base)?;
+        let held = marks.hold(self.slot)?;
         if log.journal.dirty {
             self.device.flush()?;
             log.write_superblock(sequence, log.journal.superblock.s_first.get())?;
@@ -99,6 +103,10 @@ impl Txn<'_> {
         }
         log.write_superblock(sequence.wrapping_add(1), 0)?;
         self.device.flush()?;
+        if held && !log.journal.dirty {
+            marks.release(self.slot)?;
+            self.device.flush()?;
+        }
         Ok(Committed {
             journaled: journaled.len(),
             fresh,

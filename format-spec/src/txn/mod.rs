@@ -13,6 +13,7 @@ mod commit;
 mod dir;
 mod dx;
 mod inode;
+mod mark;
 mod quota;
 mod recover;
 mod refcount;
@@ -36,10 +37,8 @@ use crate::device::DeviceMut;
 use crate::ecc;
 use crate::error::{Error, Result};
 use crate::layout::{Incompat, RoCompat};
-use crate::read::slot_map;
 use crate::units::{BlockNo, ClusterNo, Slot};
 use crate::volume::Volume;
-use crate::volume::system::{self, SystemFile};
 
 /// A transaction on a volume.
 pub struct Txn<'v> {
@@ -71,7 +70,8 @@ impl std::fmt::Debug for Txn<'_> {
 }
 
 impl<D: DeviceMut> Volume<D> {
-    /// Begins a transaction. Dirty journals must have been replayed: see [`Volume::recover`].
+    /// Begins a transaction. Dirty journals must have been replayed: see [`Volume::recover`]; and on
+    /// a volume that a cluster has used, nobody may be alive: see [`Volume::watch`].
     ///
     /// # Errors
     /// The volume cannot be written by this library, or must be recovered first.
@@ -92,7 +92,7 @@ impl<D: DeviceMut> Volume<D> {
         if !self.pending().is_empty() {
             return refused("its journal is dirty; it must be replayed first".to_owned());
         }
-        self.refuse_held_slots()?;
+        self.refuse_shared()?;
         let usable = self.journals().iter().find(|j| j.journal.is_ok());
         let Some(slot) = usable.map(|j| j.slot) else {
             return refused("no slot has a usable journal; run fsck.cowfs".to_owned());
@@ -107,29 +107,6 @@ impl<D: DeviceMut> Volume<D> {
             clusters: clusters::ClusterAlloc::default(),
             suballocs: suballoc::SubAllocs::default(),
             charges: quota::Charges::default(),
-        })
-    }
-
-    /// An error when a node of a cluster holds a slot: it has the volume mounted, or crashed with
-    /// it, and only its cluster can tell. (A volume for local mounts has no other node.)
-    fn refuse_held_slots(&self) -> Result<()> {
-        if self.info().has(Incompat::LOCAL_MOUNT) {
-            return Ok(());
-        }
-        let view = self.view();
-        let slots = slot_map::read(view, system::find(view, SystemFile::SlotMap)?)?;
-        let held = slots
-            .iter()
-            .enumerate()
-            .find_map(|(slot, node)| node.map(|node| (slot, node)));
-        let Some((slot, node)) = held else {
-            return Ok(());
-        };
-        Err(Error::Refused {
-            why: format!(
-                "node {node} holds slot {slot}: it has the volume mounted, or crashed with it; \
-                 unmount it there, or mount it once on its cluster"
-            ),
         })
     }
 }

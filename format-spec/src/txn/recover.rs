@@ -4,12 +4,16 @@
 //! a slot still owes after that (a window of clusters, clusters to be freed, orphans, changes of
 //! quota) is left to whoever mounts or repairs the volume; `DIRTY` stays set so that they know. All
 //! of it is space that counts as used, so writing beside it is safe.
+//!
+//! A slot that owes nothing is free again in the slot map. One that does stays held, or is from now
+//! on, because a node that mounts the volume looks at no other slots than those and its own.
 
 use crate::device::DeviceMut;
 use crate::error::{Error, Result};
 use crate::layout::Dinode;
 use crate::read::{dir, inode};
 use crate::txn::commit::Log;
+use crate::txn::mark::Marks;
 use crate::units::Slot;
 use crate::volume::Volume;
 use crate::volume::system::{self, SystemFile};
@@ -29,7 +33,7 @@ impl<D: DeviceMut> Volume<D> {
     /// # Errors
     /// A node of a cluster holds the volume, a dirty journal cannot be used, or the device fails.
     pub fn recover(&mut self) -> Result<Recovered> {
-        self.refuse_held_slots()?;
+        self.refuse_shared()?;
         let mut done = Recovered::default();
         if !self.pending().is_empty() {
             for (blkno, image) in self.pending() {
@@ -39,6 +43,8 @@ impl<D: DeviceMut> Volume<D> {
             self.device().flush()?;
         }
         let mut wrote = false;
+        let marks = Marks::read(self.device(), self.view())?;
+        let mut free = Vec::new();
         for state in self.journals() {
             let journal = match &state.journal {
                 Ok(journal) => journal,
@@ -49,11 +55,15 @@ impl<D: DeviceMut> Volume<D> {
                 }
             };
             if !journal.dirty {
+                free.push(state.slot);
                 continue;
             }
             let owes = self.slot_owes(state.slot)?;
             if owes {
                 done.unfinished.push(state.slot);
+                marks.hold(state.slot)?;
+            } else {
+                free.push(state.slot);
             }
             if journal.needs_replay() {
                 done.replayed
@@ -77,6 +87,15 @@ impl<D: DeviceMut> Volume<D> {
         }
         if wrote {
             self.device().flush()?;
+        }
+        free.retain(|slot| marks.is_held(*slot));
+        for slot in &free {
+            marks.release(*slot)?;
+        }
+        if !free.is_empty() {
+            self.device().flush()?;
+        }
+        if wrote {
             self.load_journals();
         }
         Ok(done)

@@ -6,6 +6,7 @@ pub mod path;
 pub mod scan;
 pub mod system;
 pub mod tree;
+pub mod watch;
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,8 @@ pub struct Volume<D> {
     info: VolumeInfo,
     pending: BTreeMap<BlockNo, Box<[u8]>>,
     journals: Vec<JournalState>,
+    /// What [`Volume::watch`] found, when it found nobody alive.
+    alone: Option<watch::Alone>,
 }
 
 /// What was found in a slot's journal when the volume was opened.
@@ -97,6 +100,7 @@ impl<D: Device> Volume<D> {
             info,
             pending: BTreeMap::new(),
             journals: Vec::new(),
+            alone: None,
         };
         volume.load_journals();
         Ok(volume)
