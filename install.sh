@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds cowfs and installs its programs, manual pages and completions.
+# Builds cowfs and installs its programs, manual pages, completions and JSON Schemas.
 #
 #   ./install.sh [--prefix DIR] [--profile NAME]
 #
@@ -89,6 +89,7 @@ for name in "${names[@]}"; do
 		put 644 "$docs/$file" "share/$file"
 	done
 done
+put 644 "$docs/cowfs/debugfs.schema.json" share/cowfs/debugfs.schema.json
 case :$PATH: in
 *":$prefix/sbin:"*) ;;
 *) echo "$prefix/sbin is not in PATH; add it, or call the programs by their full names" ;;

@@ -52,6 +52,11 @@ fn everything_is_installed() {
         manual_page(&prefix, name, &program);
         completion(&prefix, name);
     }
+    let program = prefix.join("sbin/debugfs.cowfs");
+    let schema = Command::new(&program).arg("--json-schema").output();
+    let installed = fs::read(prefix.join("share/cowfs/debugfs.schema.json")).unwrap();
+    assert!(!installed.is_empty());
+    assert!(installed == schema.unwrap().stdout);
 }
 
 /// The page names every option that `--help` names, and is good roff.

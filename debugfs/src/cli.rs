@@ -47,6 +47,9 @@ struct Cli {
     /// Results as JSON: one object a line for each command
     #[arg(long)]
     json: bool,
+    /// Print the JSON Schema of what --json prints, and exit
+    #[arg(long, exclusive = true)]
+    json_schema: bool,
     /// Image file or block device; without it, use `open`
     volume: Option<PathBuf>,
 }
@@ -93,6 +96,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    if cli.json_schema {
+        return match writeln!(io::stdout(), "{:#}", crate::schema::document()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "debugfs.cowfs: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let out = Box::new(BufWriter::with_capacity(1 << 16, io::stdout()));
     let mut session = Session::new(out, Box::new(io::stderr()));
     session.json = cli.json;

@@ -20,6 +20,7 @@ use cowfs_format::ops::manifest::{
     Entry, Fields, Share, Trouble, VALUE_SHOWN, VERSION, Value, Xattr, kind_name, kind_named, order,
 };
 use cowfs_format::toolkit::report::{base64, unbase64};
+use schemars::JsonSchema;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -27,7 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 const LINE_MAX: u64 = 256 << 20;
 
 /// An entry in JSON.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Item {
     /// `.`, or the path behind `./`.
@@ -82,7 +83,7 @@ pub(crate) struct Item {
 }
 
 /// A time.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Time {
     seconds: u64,
@@ -90,7 +91,7 @@ struct Time {
 }
 
 /// The number of a device.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Device {
     major: u32,
@@ -98,7 +99,7 @@ struct Device {
 }
 
 /// Bytes that lie in clusters of another file.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Reflink {
     /// The other file.
@@ -112,7 +113,7 @@ struct Reflink {
 }
 
 /// An extended attribute: of a value of more than 64 bytes the sum.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Attribute {
     name: String,

@@ -11,6 +11,7 @@ mod kept;
 mod out;
 mod prompt;
 pub mod report;
+pub mod schema;
 pub mod session;
 pub mod table;
 pub mod words;

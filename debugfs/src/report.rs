@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use cowfs_format::toolkit::report::{PathText, base64};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 /// The model of what a command says.
@@ -142,16 +143,32 @@ impl Serialize for NameText {
     }
 }
 
+impl JsonSchema for NameText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "NameText".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
 /// A name that serializes as the two entries `name` and, where it is not UTF-8, `name_b64`.
 /// The other wrappers differ in the key only.
 macro_rules! named {
     ($($(#[$meta:meta])* $type:ident: $key:literal, $b64:literal;)*) => {
         $(
             $(#[$meta])*
-            #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+            #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize)]
             pub struct $type {
                 #[serde(rename = $key)]
                 text: NameText,
+                /// All its bytes in base64, when they are not UTF-8.
+                #[schemars(with = "String")]
                 #[serde(rename = $b64, skip_serializing_if = "Option::is_none")]
                 b64: Option<String>,
             }
@@ -191,7 +208,7 @@ named! {
 }
 
 /// Flags that are set: the number and the names.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Flags {
     /// The number.
     pub bits: u64,

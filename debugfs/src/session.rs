@@ -353,7 +353,13 @@ impl Session {
             Ok(words) => words,
             Err(why) => {
                 self.status.set(self.status.get().max(table::FAILED));
-                self.complain("", &[why.to_owned()])?;
+                let why = [why.to_owned()];
+                if self.json {
+                    self.rows = false;
+                    self.json_line("", None, &[], &why)?;
+                    self.out.flush()?;
+                }
+                self.complain("", &why)?;
                 return Ok(false);
             }
         };

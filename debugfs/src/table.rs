@@ -5,6 +5,7 @@
 use anyhow::{Result, bail};
 
 use crate::report::Report;
+use crate::schema::Says;
 use crate::session::Session;
 
 /// A command.
@@ -24,6 +25,8 @@ pub struct Command {
     pub about: &'static str,
     /// What must be open.
     pub needs: Needs,
+    /// The schema of its model.
+    pub says: Says,
     /// Does it.
     pub run: Run,
 }

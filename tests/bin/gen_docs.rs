@@ -1,4 +1,4 @@
-//! Writes manual pages and completions:  gen-docs DIRECTORY
+//! Writes manual pages, completions and schemas:  gen-docs DIRECTORY
 //!
 //! They are made from what the programs themselves use: their command lines, the table of commands of debugfs.cowfs, the
 //! catalogue of fsck.cowfs. Nothing of it is kept in the source tree, so nothing can fall behind: `install.sh` runs this
@@ -9,6 +9,7 @@
 //! bash-completion/completions/mkfs.cowfs
 //! zsh/vendor-completions/_mkfs.cowfs
 //! fish/vendor_completions.d/mkfs.cowfs.fish
+//! cowfs/debugfs.schema.json
 //! ```
 
 use std::fs;
@@ -91,6 +92,12 @@ fn write_all(directory: &Path) -> Result<()> {
             put(&directory.join(folder), &file, &script)?;
         }
     }
+    let schema = format!("{:#}\n", debugfs_cowfs::schema::document());
+    put(
+        &directory.join("cowfs"),
+        "debugfs.schema.json",
+        schema.as_bytes(),
+    )?;
     Ok(())
 }
 

@@ -15,11 +15,13 @@ use cowfs_format::toolkit::open;
 use cowfs_format::toolkit::report::PathText;
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::{Volume, path};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::manifest::{NO_SHARING, NO_XATTRS, TIMES, progress};
 use crate::kept::{Kept, shown_path};
 use crate::report::{Page, Report, Rows, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, Command, Count, Needs, OperandKind, Opt, flag, operand};
 
@@ -56,6 +58,9 @@ pub(super) const COMMANDS: &[Command] = &[
                 none), `trouble PATH: WHY` where it cannot be said. Exit status: 0 when all is the \
                 same, 1 when something differs, 2 when something could not be read or compared.",
         needs: Needs::Nothing,
+        says: |generator| {
+            schema::rows::<Difference>(generator, "differences", schema::of::<Outcome>)
+        },
         run: diff,
     },
     Command {
@@ -69,6 +74,9 @@ pub(super) const COMMANDS: &[Command] = &[
                 by `diff MANIFEST`, and the exit status is the same: 0 when the volume is as it \
                 should be, 1 when it is not, 2 when that cannot be said.",
         needs: Needs::Volume,
+        says: |generator| {
+            schema::rows::<Difference>(generator, "differences", schema::of::<Outcome>)
+        },
         run: verify,
     },
 ];
@@ -211,7 +219,7 @@ fn side<'a>(
 }
 
 /// A difference.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Difference {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -231,7 +239,7 @@ struct Difference {
 }
 
 /// What differs of a name: the values as they stand in the lines of manifests.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Changed {
     key: String,
     left: Option<String>,
@@ -294,7 +302,7 @@ impl Text for Difference {
 }
 
 /// How a comparison ended; as text, silence means that all is the same.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Outcome {
     /// What was compared besides what every manifest records.
     fields: Vec<&'static str>,

@@ -14,10 +14,12 @@ use cowfs_format::layout::{Dinode, FileType};
 use cowfs_format::read::file::{FileReader, Gap};
 use cowfs_format::read::inode;
 use cowfs_format::units::index;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::out::{self, CHUNK, source};
 use crate::report::{Content, Page, PathNamed, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, BEST_EFFORT, Command, Count, FILE, Needs, OperandKind, flag, operand};
 
@@ -33,6 +35,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Writes the contents of a file, or the target of a symlink.",
         about: "Parts that cannot be read are written as zeros and reported.",
         needs: Needs::Volume,
+        says: schema::of::<Cat>,
         run: cat,
     },
     Command {
@@ -47,12 +50,13 @@ pub(super) const COMMANDS: &[Command] = &[
         about: "Holes stay holes. Parts that cannot be read become holes and are reported. A symlink \
                 becomes a symlink.",
         needs: Needs::Volume,
+        says: schema::of::<Dumped>,
         run: dump,
     },
 ];
 
 /// Contents of a file, for JSON.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Cat {
     inode: u64,
     size: u64,
@@ -118,7 +122,7 @@ fn cat(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
 }
 
 /// What was copied.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Dumped {
     inode: u64,
     #[serde(flatten)]

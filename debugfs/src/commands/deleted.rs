@@ -21,6 +21,7 @@ use cowfs_format::time::Utc;
 use cowfs_format::units::{BlockNo, Slot};
 use cowfs_format::volume::inodes;
 use cowfs_format::volume::system::{self, SystemFile};
+use schemars::JsonSchema;
 use serde::Serialize;
 use zerocopy::FromBytes;
 
@@ -28,6 +29,7 @@ use super::inode::type_name;
 use super::list::mode_text;
 use super::volume::truncate_records;
 use crate::report::{Named, Page, Report, Target, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, Command, Needs};
 
@@ -45,18 +47,19 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             another file in between; the names of deleted files; and anything of an inode whose \
             block has been used again.",
     needs: Needs::Volume,
+    says: schema::of::<Removed>,
     run: lsdel,
 }];
 
 /// Removed inodes.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Removed {
     orphans: Vec<Orphan>,
     deleted: Vec<Deleted>,
 }
 
 /// What is known of an inode.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Facts {
     inode: u64,
     file_type: Option<&'static str>,
@@ -69,7 +72,7 @@ struct Facts {
 }
 
 /// An inode in an orphan directory.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Orphan {
     slot: u16,
     #[serde(flatten)]
@@ -82,7 +85,7 @@ struct Orphan {
 }
 
 /// A deleted inode.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Deleted {
     #[serde(flatten)]
     facts: Facts,
@@ -95,7 +98,7 @@ struct Deleted {
 }
 
 /// What is left of the contents of an inode.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Kept {
     /// There is nothing, or nothing is left.
@@ -112,7 +115,7 @@ enum Kept {
 }
 
 /// What became of clusters.
-#[derive(Default, Serialize)]
+#[derive(Default, JsonSchema, Serialize)]
 struct Clusters {
     clusters: u64,
     /// Free now; nothing was written there unless a file came and went.
@@ -126,7 +129,7 @@ struct Clusters {
 }
 
 /// An older image of an inode.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct LogImage {
     slot: u16,
     log_block: u32,

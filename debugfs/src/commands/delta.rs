@@ -7,9 +7,11 @@ use anyhow::Result;
 use cowfs_format::ops::delta::{self, Relation};
 use cowfs_format::read::inode;
 use cowfs_format::toolkit::size::show_size;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::report::{Page, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, Command, Count, Needs, OperandKind, flag, operand};
 
@@ -34,11 +36,12 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             block by block. A range where neither has data is a hole; where one has none, or has \
             ended, it is only_a or only_b.",
     needs: Needs::Volume,
+    says: |generator| schema::rows::<Range>(generator, "ranges", schema::of::<Sums>),
     run: delta,
 }];
 
 /// A range of bytes at the same place in both files.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Range {
     offset: u64,
     bytes: u64,
@@ -52,7 +55,7 @@ struct Range {
 }
 
 /// Bytes of each relation.
-#[derive(Default, Serialize)]
+#[derive(Default, JsonSchema, Serialize)]
 struct Totals {
     shared_bytes: u64,
     hole_bytes: u64,
@@ -78,7 +81,7 @@ impl Totals {
 }
 
 /// The end of the report.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Sums {
     totals: Totals,
 }

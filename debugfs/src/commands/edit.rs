@@ -13,9 +13,11 @@ use cowfs_format::toolkit::progress::{Progress, Sink};
 use cowfs_format::toolkit::size::parse_size;
 use cowfs_format::txn::{NewInode, Timestamp};
 use cowfs_format::units::low16;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::report::{Page, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, Command, Count, FILE, Needs, OperandKind, Opt, operand};
 
@@ -34,6 +36,7 @@ pub(super) const COMMANDS: &[Command] = &[
         about: "FILE must not exist yet, except with -o. It gets the mode, owner and time of HOST. \
                 Holes stay holes.",
         needs: Needs::Writing,
+        says: schema::of::<Written>,
         run: write,
     },
     Command {
@@ -44,12 +47,13 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Makes a directory, of mode 0755 and owner 0:0.",
         about: "",
         needs: Needs::Writing,
+        says: schema::of::<Made>,
         run: mkdir,
     },
 ];
 
 /// What was written.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Written {
     inode: u64,
     bytes: u64,
@@ -133,7 +137,7 @@ fn modified(meta: &std::fs::Metadata, now: Timestamp) -> Timestamp {
 }
 
 /// A directory that was made.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Made {
     inode: u64,
 }

@@ -12,12 +12,14 @@ use cowfs_format::read::extent::{self, Extent, ListView, TreeStep};
 use cowfs_format::read::xattr;
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::inodes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::names;
 use super::parts::TreeBlock;
 use super::refcount;
 use crate::report::{Flags, Page, PathNamed, Report, Text};
+use crate::schema;
 use crate::session::{Session, number};
 use crate::table::{Args, BLOCK, Command, Count, FILE, Needs, OperandKind, flag, operand};
 
@@ -34,6 +36,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows which clusters a file has, with their state and sharing.",
         about: "A shared extent is cut where the number of its mappings changes.",
         needs: Needs::Volume,
+        says: schema::of::<Map>,
         run: extents,
     },
     Command {
@@ -44,6 +47,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows how fragmented a file is.",
         about: "The score is the percentage of extents to clusters, times the clusters of a MiB.",
         needs: Needs::Volume,
+        says: schema::of::<Frag>,
         run: frag,
     },
     Command {
@@ -54,6 +58,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows which block of the volume a block of a file is.",
         about: "0 stands for none: a hole, or contents that stand in the inode.",
         needs: Needs::Volume,
+        says: schema::of::<Mapped>,
         run: bmap,
     },
     Command {
@@ -64,6 +69,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows a block of an extent tree.",
         about: "",
         needs: Needs::Volume,
+        says: schema::of::<TreeBlock>,
         run: |session, args| {
             let view = session.view()?;
             let block = view.block::<ExtentBlock>(session.block_arg(args.need(0)?)?)?;
@@ -81,7 +87,7 @@ impl Text for TreeBlock {
 }
 
 /// Where a file is.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Map {
     inode: u64,
     size: u64,
@@ -93,7 +99,7 @@ struct Map {
 }
 
 /// A run of clusters of a file.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Piece {
     cpos: u32,
     clusters: u64,
@@ -107,7 +113,7 @@ struct Piece {
 }
 
 /// Another mapping of clusters.
-#[derive(Clone, Serialize)]
+#[derive(Clone, JsonSchema, Serialize)]
 struct Owner {
     inode: u64,
     #[serde(flatten)]
@@ -369,7 +375,7 @@ impl Text for Map {
 }
 
 /// How fragmented a file is.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Frag {
     inode: u64,
     percent: f64,
@@ -409,7 +415,7 @@ impl Text for Frag {
 }
 
 /// The block behind a block of a file.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Mapped {
     inode: u64,
     logical: u64,

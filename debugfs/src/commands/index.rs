@@ -11,11 +11,13 @@ use cowfs_format::read::dx::{self, DxListView};
 use cowfs_format::read::extent::ListView;
 use cowfs_format::read::inode;
 use cowfs_format::units::BlockNo;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::list::{Trailer, trailer_of};
 use super::parts::{Check, List};
 use crate::report::{Flags, Page, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, BLOCK, Command, FILE, Needs};
 
@@ -28,6 +30,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows the root of a directory's index.",
         about: "The root block may be given as <BLOCK>.",
         needs: Needs::Volume,
+        says: schema::of::<Root>,
         run: |session, args| {
             let at = root_of(session, args.need(0)?)?;
             let root = session.view()?.block::<DxRoot>(at)?;
@@ -42,6 +45,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows a leaf of a directory's index.",
         about: "",
         needs: Needs::Volume,
+        says: schema::of::<Leaf>,
         run: |session, args| {
             let at = session.block_arg(args.need(0)?)?;
             let leaf = session.view()?.block::<DxLeaf>(at)?;
@@ -56,6 +60,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows a directory's index: its root and all its leaves.",
         about: "",
         needs: Needs::Volume,
+        says: schema::of::<Index>,
         run: dx_dump,
     },
     Command {
@@ -66,6 +71,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows the list of a directory's blocks with room.",
         about: "",
         needs: Needs::Volume,
+        says: schema::of::<Space>,
         run: dx_space,
     },
 ];
@@ -85,7 +91,7 @@ fn root_of(session: &Session, spec: &[u8]) -> Result<BlockNo> {
 }
 
 /// The root of an index.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Root {
     blkno: u64,
     fs_generation: u32,
@@ -105,7 +111,7 @@ pub(super) struct Root {
 }
 
 /// An entry list.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Entries {
     count: u16,
     used: u16,
@@ -113,7 +119,7 @@ struct Entries {
 }
 
 /// A name's hash, and the block where its entry is.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Entry {
     major_hash: u32,
     minor_hash: u32,
@@ -121,7 +127,7 @@ struct Entry {
 }
 
 /// A leaf of an index.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Leaf {
     blkno: u64,
     fs_generation: u32,
@@ -131,13 +137,13 @@ pub(super) struct Leaf {
 }
 
 /// Blocks with room, by their trailers.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Space {
     blocks: Vec<Trailer>,
 }
 
 /// All of an index.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Index {
     root: Root,
     leaves: Vec<Leaf>,

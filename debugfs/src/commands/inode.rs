@@ -11,6 +11,7 @@ use cowfs_format::layout::{
 };
 use cowfs_format::read::chain;
 use cowfs_format::read::extent::{self, TreeStep};
+use schemars::JsonSchema;
 use serde::Serialize;
 use zerocopy::FromBytes;
 
@@ -18,6 +19,7 @@ use super::parts::{Check, List, Time, TreeBlock};
 use super::space::Group;
 use super::volume::truncate_records;
 use crate::report::{Flags, Page, Report, Target, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, Command, FILE, Needs, flag};
 
@@ -36,11 +38,12 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     summary: "Shows an inode: its fields, its extents, chains, log or bitmap.",
     about: "",
     needs: Needs::Volume,
+    says: schema::of::<Stat>,
     run: stat,
 }];
 
 /// An inode.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Stat {
     inode: u64,
     mode: u16,
@@ -78,14 +81,14 @@ pub(super) struct Stat {
 }
 
 /// A device number.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Rdev {
     major: u32,
     minor: u32,
 }
 
 /// The counts of an allocator.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Bitmap {
     total: u32,
     used: u32,
@@ -93,7 +96,7 @@ struct Bitmap {
 }
 
 /// What the body of an inode holds.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Body {
     None,
@@ -134,14 +137,14 @@ enum Body {
 }
 
 /// A record of a truncate log.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Cut {
     cluster: u32,
     clusters: u32,
 }
 
 /// A chain of groups.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Chain {
     total: u32,
     free: u32,

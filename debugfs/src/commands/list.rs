@@ -11,10 +11,12 @@ use cowfs_format::read::file::FileReader;
 use cowfs_format::read::{dir, inode};
 use cowfs_format::time::Utc;
 use cowfs_format::units::BlockNo;
+use schemars::JsonSchema;
 use serde::Serialize;
 use zerocopy::FromBytes;
 
 use crate::report::{Named, Page, Report, Target, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, Command, FILE, FILE_OR_HERE, Needs, flag};
 
@@ -31,6 +33,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Lists a directory, or one file.",
         about: "Without -l: inode, length of the record, length of the name, type, name.",
         needs: Needs::Volume,
+        says: schema::of::<Listing>,
         run: ls,
     },
     Command {
@@ -41,12 +44,13 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows the blocks of a directory with all their entries, used and free.",
         about: "",
         needs: Needs::Volume,
+        says: schema::of::<DirBlocks>,
         run: dirblocks,
     },
 ];
 
 /// Entries of a directory.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Listing {
     inode: u64,
     entries: Vec<Line>,
@@ -55,7 +59,7 @@ pub(super) struct Listing {
 }
 
 /// An entry.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Line {
     inode: u64,
     rec_len: usize,
@@ -68,7 +72,7 @@ struct Line {
 }
 
 /// What `-l` adds.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Facts {
     mode: u16,
     links: u32,
@@ -243,14 +247,14 @@ impl Text for Listing {
 }
 
 /// The blocks of a directory.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct DirBlocks {
     inode: u64,
     blocks: Vec<DirBlock>,
 }
 
 /// A block of a directory.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct DirBlock {
     /// Null for entries in the inode.
     blkno: Option<u64>,
@@ -259,7 +263,7 @@ pub(super) struct DirBlock {
 }
 
 /// The trailer of a block.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Trailer {
     blkno: u64,
     parent_inode: u64,

@@ -7,9 +7,11 @@ use cowfs_format::block::View;
 use cowfs_format::layout::{Dinode, InodeFlags};
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::lockname::{LockKind, LockName};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::report::{Page, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{
     Args, Command, Count, FILE, Needs, Operand, OperandKind, Opt, Run, flag, operand,
@@ -26,6 +28,7 @@ pub(super) const COMMANDS: &[Command] = &[
         about: "It is the name under which a mounted cluster shows the lock. A lock name in angle \
                 brackets stands for its inode wherever a FILE does.",
         needs: Needs::Volume,
+        says: schema::of::<Locks>,
         run: encode,
     },
     Command {
@@ -36,6 +39,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows which blocks the names of cluster locks stand for.",
         about: "Names may stand in angle brackets.",
         needs: Needs::Nothing,
+        says: schema::of::<Locks>,
         run: decode,
     },
     running("controld", &[], &[word("dump")]),
@@ -78,12 +82,13 @@ const fn running(
         about: "The command is known so that scripts for debugfs.ocfs2 are told why it fails: what \
                 it would show is nowhere on the volume.",
         needs: Needs::Nothing,
+        says: schema::nothing,
         run: RUN,
     }
 }
 
 /// Names of locks.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Locks {
     locks: Vec<Lock>,
     #[serde(skip)]
@@ -91,7 +96,7 @@ struct Locks {
 }
 
 /// The name of a lock.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Lock {
     lock: String,
     kind: &'static str,

@@ -13,11 +13,13 @@ use cowfs_format::layout::jbd2::{
 use cowfs_format::read::journal::{self, Journal};
 use cowfs_format::units::Slot;
 use cowfs_format::volume::system::{self, SystemFile};
+use schemars::JsonSchema;
 use serde::Serialize;
 use zerocopy::FromBytes;
 
 use super::logged::{self, Image};
 use crate::report::{Flags, Page, Report, Text};
+use crate::schema;
 use crate::session::{Session, number};
 use crate::table::{Args, Command, Count, Needs, OperandKind, flag, operand};
 
@@ -38,11 +40,12 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             marks those from the start of the log on that a replay would use. An image is shown \
             as it was then, and nothing that it points to is followed.",
     needs: Needs::Volume,
+    says: schema::of::<Log>,
     run: logdump,
 }];
 
 /// A journal.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Log {
     slot: u16,
     inode: u64,
@@ -67,7 +70,7 @@ struct Log {
 }
 
 /// A run of blocks of a log.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Record {
     first: u32,
     last: u32,
@@ -90,7 +93,7 @@ struct Record {
 }
 
 /// A block that a descriptor names; its image follows.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Tag {
     blkno: u64,
     flags: Flags,

@@ -15,6 +15,7 @@ use cowfs_format::layout::{
 use cowfs_format::read::extent::ListView;
 use cowfs_format::read::xattr::{self, Place};
 use cowfs_format::units::BlockNo;
+use schemars::JsonSchema;
 use serde::Serialize;
 use zerocopy::FromBytes;
 
@@ -28,7 +29,7 @@ use super::xattr::Area;
 use crate::report::{Page, Text};
 
 /// What a block of a log is an image of.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 #[serde(untagged)]
 pub(super) enum Image {
     Inode(Box<Stat>),

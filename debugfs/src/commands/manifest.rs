@@ -9,10 +9,12 @@ use cowfs_format::ops::manifest::{self, Entry, Fields, text};
 use cowfs_format::read::inode;
 use cowfs_format::toolkit::progress::{Progress, Sink};
 use cowfs_format::volume::system::{self, SystemFile};
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::kept::Item;
 use crate::report::{Page, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, Command, Count, Needs, OperandKind, Opt, flag, operand};
 
@@ -56,6 +58,7 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             an attribute, and : in the path of a reflink). Memory grows with the largest directories, \
             with files that have several names, and with runs of clusters that can be shared.",
     needs: Needs::Volume,
+    says: |generator| schema::rows::<Item>(generator, "entries", schema::of::<Head>),
     run: manifest,
 }];
 
@@ -85,7 +88,7 @@ impl Text for Row<'_> {
 }
 
 /// What the form is and what is recorded; the text has it in its first line.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Head {
     manifest: u32,
     fields: Vec<&'static str>,

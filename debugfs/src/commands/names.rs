@@ -12,9 +12,11 @@ use cowfs_format::read::dir;
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::inodes;
 use cowfs_format::volume::scan::Scanner;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::report::{Page, PathNamed, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, BLOCK, BLOCKS, Command, Needs};
 
@@ -27,6 +29,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows all paths of inodes.",
         about: "Reads all directories.",
         needs: Needs::Volume,
+        says: schema::of::<Paths>,
         run: |session, args| ncheck(session, args, usize::MAX),
     },
     Command {
@@ -37,6 +40,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows one path of an inode.",
         about: "Reads all directories.",
         needs: Needs::Volume,
+        says: schema::of::<Paths>,
         run: |session, args| ncheck(session, args, 1),
     },
 ];
@@ -135,13 +139,13 @@ fn path_of(
 }
 
 /// The paths of inodes.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Paths {
     inodes: Vec<PathsOf>,
 }
 
 /// The paths of an inode.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct PathsOf {
     inode: u64,
     paths: Vec<PathNamed>,

@@ -8,9 +8,11 @@ use anyhow::{Context, Result, bail};
 use cowfs_format::read::cluster::Stack;
 use cowfs_format::time::Utc;
 use cowfs_format::volume::watch::Nodes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::report::{Page, Report, Text};
+use crate::schema;
 use crate::session::{Session, number};
 use crate::table::{Args, Command, Needs, Opt};
 
@@ -38,6 +40,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 device or belong to a cluster stack in user space (pcmk, cman) cannot be seen on \
                 the disk: their state is unknown.",
         needs: Needs::Volume,
+        says: schema::of::<Who>,
         run: nodes,
     },
     Command {
@@ -48,12 +51,13 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows the heartbeats of nodes.",
         about: "They stay when a node goes; `nodes --watch SECONDS` tells which nodes are alive.",
         needs: Needs::Volume,
+        says: schema::of::<Heartbeats>,
         run: hb,
     },
 ];
 
 /// Who has the volume mounted.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Who {
     cluster_stack: String,
     cluster_name: String,
@@ -67,7 +71,7 @@ struct Who {
 }
 
 /// A node that holds a slot or has ever written a heartbeat.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct NodeLine {
     node: u32,
     /// The slots that it holds.
@@ -80,7 +84,7 @@ struct NodeLine {
 }
 
 /// What is known of a node.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
     /// Its heartbeat changes.
@@ -212,13 +216,13 @@ impl Text for Who {
 }
 
 /// The heartbeats of nodes that ever wrote one.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Heartbeats {
     nodes: Vec<Heartbeat>,
 }
 
 /// A heartbeat.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Heartbeat {
     place: usize,
     node: u8,

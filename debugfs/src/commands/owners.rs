@@ -12,10 +12,12 @@ use cowfs_format::read::{chain, inode, refcount};
 use cowfs_format::units::{BlockNo, ClusterNo, low32};
 use cowfs_format::volume::inodes;
 use cowfs_format::volume::scan::Scanner;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::names;
 use crate::report::{Page, PathNamed, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, BLOCKS, Command, Needs};
 
@@ -28,6 +30,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows which inodes use blocks, and for what.",
         about: "Reads all inodes. A shared block has several owners; `owners` tells more of them.",
         needs: Needs::Volume,
+        says: schema::of::<Uses>,
         run: icheck,
     },
     Command {
@@ -41,25 +44,26 @@ pub(super) const COMMANDS: &[Command] = &[
                 the allocator that it came from; what the cluster bitmap says of its cluster; and, \
                 for a cluster in a refcount tree, how many mappings are recorded and were found.",
         needs: Needs::Volume,
+        says: schema::of::<Known>,
         run: owners,
     },
 ];
 
 /// The uses of blocks.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Uses {
     blocks: Vec<Used>,
 }
 
 /// The uses of a block.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Used {
     blkno: u64,
     owners: Vec<Use>,
 }
 
 /// A use of a block.
-#[derive(Clone, Serialize)]
+#[derive(Clone, JsonSchema, Serialize)]
 struct Use {
     inode: u64,
     #[serde(rename = "use")]
@@ -161,13 +165,13 @@ fn icheck(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>>
 }
 
 /// All that is known of blocks.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Known {
     blocks: Vec<Block>,
 }
 
 /// All that is known of a block.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Block {
     blkno: u64,
     cluster: u32,
@@ -185,7 +189,7 @@ struct Block {
 }
 
 /// A bit of an allocator.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Bit {
     inode: u64,
     #[serde(flatten)]
@@ -196,7 +200,7 @@ struct Bit {
 }
 
 /// What a refcount tree has of a cluster.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Recorded {
     root: u64,
     /// Mappings by the record; 0 = there is none.
@@ -204,7 +208,7 @@ struct Recorded {
 }
 
 /// What holds a block.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Owner {
     inode: u64,
     /// The first of its paths.

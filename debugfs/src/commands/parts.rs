@@ -6,12 +6,13 @@ use cowfs_format::block::{Checked, EccState, MetaBlock};
 use cowfs_format::layout::{BlockCheck, EXTENT_FLAG_NAMES, ExtentBlock, ExtentRec};
 use cowfs_format::read::extent::ListView;
 use cowfs_format::time::Utc;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::report::{Flags, Page};
 
 /// The check of a block.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Check {
     crc32: u32,
     ecc: u16,
@@ -51,7 +52,7 @@ impl Check {
 }
 
 /// An extent list.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct List {
     pub(super) tree_depth: u16,
     pub(super) count: u16,
@@ -60,7 +61,7 @@ pub(super) struct List {
 }
 
 /// A record of an extent list.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Rec {
     pub(super) cpos: u32,
     pub(super) clusters: u32,
@@ -136,7 +137,7 @@ impl Rec {
 }
 
 /// A block of an extent tree.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct TreeBlock {
     suballoc_bit: u16,
     suballoc_slot: u16,
@@ -186,7 +187,7 @@ impl TreeBlock {
 }
 
 /// A time, with nanoseconds where the format has them.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Time {
     pub(super) seconds: u64,
     pub(super) nanoseconds: u32,

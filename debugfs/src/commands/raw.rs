@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use cowfs_format::dump::{self, BlockKind};
 use cowfs_format::layout::XATTR_BUCKET;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::report::{Page, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, BLOCKS, Command, Needs, Opt};
 
@@ -28,17 +30,18 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             journal_descriptor journal_descriptor_64 journal_commit journal_revoke \
             journal_revoke_64 raw.",
     needs: Needs::Volume,
+    says: schema::of::<Dumps>,
     run: block,
 }];
 
 /// Dumped blocks.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Dumps {
     blocks: Vec<Dump>,
 }
 
 /// A dumped block: its layout as data and as text.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Dump {
     blkno: u64,
     #[serde(rename = "type")]

@@ -15,12 +15,14 @@ use cowfs_format::read::inode;
 use cowfs_format::toolkit::report::PathText;
 use cowfs_format::units::{BlockNo, index};
 use cowfs_format::volume::tree::{self, Event, Node};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::out::host::Tree;
 use crate::out::source::{Body, Taken, Taker, lost};
 use crate::out::{self, CHUNK};
 use crate::report::{Page, PathNamed, Report, Rows, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, BEST_EFFORT, Command, Count, Needs, OperandKind, flag, operand};
 
@@ -44,11 +46,12 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             devices or set some attributes, which counts as failed. A file that cannot be read \
             whole is named and left out, or with -b made with holes in place of what is lost.",
     needs: Needs::Volume,
+    says: |generator| schema::rows::<Made>(generator, "paths", schema::of::<Copied>),
     run: rdump,
 }];
 
 /// A path that was made, below the directory of the host.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Made {
     #[serde(flatten)]
     path: PathNamed,
@@ -62,7 +65,7 @@ impl Text for Made {
 }
 
 /// What was copied.
-#[derive(Default, Serialize)]
+#[derive(Default, JsonSchema, Serialize)]
 struct Copied {
     directories: u64,
     files: u64,
@@ -73,7 +76,7 @@ struct Copied {
 }
 
 /// What the host did not let be set.
-#[derive(Default, Serialize)]
+#[derive(Default, JsonSchema, Serialize)]
 struct NotSet {
     owners: u64,
     devices: u64,

@@ -9,10 +9,12 @@ use cowfs_format::layout::{Dinode, DynFeatures, RefcountBlock};
 use cowfs_format::read::extent::{self, TreeStep};
 use cowfs_format::read::refcount;
 use cowfs_format::units::BlockNo;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::parts::{Check, List, TreeBlock};
 use crate::report::{Flags, Page, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, Command, FILE, Needs, flag};
 
@@ -28,11 +30,12 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     summary: "Shows the refcount tree of a file: root, leaves, records.",
     about: "The root block of a tree may be given as <BLOCK>.",
     needs: Needs::Volume,
+    says: schema::of::<Tree>,
     run: refcount,
 }];
 
 /// A refcount tree.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Tree {
     root: Block,
     list: Option<List>,
@@ -43,7 +46,7 @@ struct Tree {
 }
 
 /// A block of a refcount tree.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Block {
     blkno: u64,
     parent: u64,
@@ -63,7 +66,7 @@ pub(super) struct Block {
 }
 
 /// The records of a block.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Records {
     count: u16,
     used: u16,
@@ -71,7 +74,7 @@ struct Records {
 }
 
 /// A range of clusters that is mapped `refcount` times.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Record {
     cluster: u64,
     clusters: u32,

@@ -12,9 +12,11 @@ use cowfs_format::layout::FileType;
 use cowfs_format::read::{dir, inode};
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::path::Base;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::report::{Page, PathNamed, Report, Text};
+use crate::schema;
 use crate::session::{Session, Superblock, number};
 use crate::table::{self, Args, Command, Count, FILE, Needs, OperandKind, Opt, operand};
 
@@ -27,6 +29,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Lists the commands, or explains one.",
         about: "",
         needs: Needs::Nothing,
+        says: schema::of::<Help>,
         run: help,
     },
     Command {
@@ -37,6 +40,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Ends the program.",
         about: "",
         needs: Needs::Nothing,
+        says: schema::nothing,
         run: |session, _| {
             session.ended = true;
             Ok(None)
@@ -55,6 +59,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Opens a volume.",
         about: "A volume that is open already is closed first.",
         needs: Needs::Nothing,
+        says: schema::nothing,
         run: open,
     },
     Command {
@@ -65,6 +70,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Closes the volume.",
         about: "",
         needs: Needs::Volume,
+        says: schema::nothing,
         run: |session, _| {
             session.close();
             Ok(None)
@@ -78,6 +84,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows which volume is open.",
         about: "",
         needs: Needs::Volume,
+        says: schema::of::<Place>,
         run: |session, _| {
             let path = &session.opened()?.path;
             Ok(place(path.as_os_str().as_bytes()))
@@ -91,6 +98,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Changes the current directory in the volume.",
         about: "",
         needs: Needs::Volume,
+        says: schema::nothing,
         run: cd,
     },
     Command {
@@ -102,6 +110,7 @@ pub(super) const COMMANDS: &[Command] = &[
         about: "The current directory stays what it is. `//` goes on naming the system directory, \
                 and <INODE> any inode; `stats` shows the inode of the volume's root directory.",
         needs: Needs::Volume,
+        says: schema::nothing,
         run: |session, args| {
             session.root = directory(session, args.need(0)?)?;
             Ok(None)
@@ -115,6 +124,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows the current directory in the volume.",
         about: "A directory outside of the root directory is shown as <INODE>.",
         needs: Needs::Volume,
+        says: schema::of::<Place>,
         run: |session, _| {
             let path = path_of(session.view()?, session.base());
             Ok(place(&path.unwrap_or_else(|| {
@@ -130,6 +140,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Changes the current directory on the host, or shows it.",
         about: "Names of host files in other commands are taken from there.",
         needs: Needs::Nothing,
+        says: schema::nothing,
         run: lcd,
     },
     Command {
@@ -140,12 +151,13 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows the current directory on the host.",
         about: "",
         needs: Needs::Nothing,
+        says: schema::of::<Place>,
         run: |session, _| here(session),
     },
 ];
 
 /// A path, of whatever.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Place {
     #[serde(flatten)]
     path: PathNamed,
@@ -248,14 +260,14 @@ fn lcd(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
 }
 
 /// What help says.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Help {
     commands: Vec<HelpItem>,
     #[serde(skip)]
     all: bool,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct HelpItem {
     name: &'static str,
     aliases: &'static [&'static str],
@@ -265,7 +277,7 @@ struct HelpItem {
     about: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct HelpOption {
     option: String,
     help: &'static str,

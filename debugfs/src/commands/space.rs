@@ -9,10 +9,12 @@ use cowfs_format::error::FaultKind;
 use cowfs_format::layout::{GROUP_BITMAP, GROUP_LIST, GroupDesc};
 use cowfs_format::read::extent::ListView;
 use cowfs_format::units::BlockNo;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::parts::{Check, List};
 use crate::report::{Page, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{BLOCK, Command, Needs};
 
@@ -25,6 +27,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows a group descriptor and those that follow it in its chain.",
         about: "Contig is counted from the bitmap; the hint that newer drivers keep is shown in JSON.",
         needs: Needs::Volume,
+        says: schema::of::<Groups>,
         run: |session, args| {
             let groups = following(session, args.need(0)?, Group::of)?;
             Ok(Some(Box::new(Groups { groups })))
@@ -38,6 +41,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows the free runs of a group and of those that follow it in its chain.",
         about: "",
         needs: Needs::Volume,
+        says: schema::of::<AllFreeRuns>,
         run: |session, args| {
             let groups = following(session, args.need(0)?, FreeRuns::of)?;
             Ok(Some(Box::new(AllFreeRuns { groups })))
@@ -46,7 +50,7 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 /// A group descriptor.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Group {
     blkno: u64,
     chain: u16,
@@ -117,7 +121,7 @@ impl Group {
 }
 
 /// Groups of a chain.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Groups {
     groups: Vec<Group>,
 }
@@ -164,7 +168,7 @@ fn following<T>(
 }
 
 /// Free bits that stand together.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Run {
     start: u32,
     length: u32,
@@ -188,7 +192,7 @@ fn runs(group: &Checked<'_, GroupDesc>) -> Vec<Run> {
 }
 
 /// The free runs of a group.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct FreeRuns {
     blkno: u64,
     total: u16,
@@ -200,7 +204,7 @@ struct FreeRuns {
 }
 
 /// The free runs of the groups of a chain.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct AllFreeRuns {
     groups: Vec<FreeRuns>,
 }

@@ -11,12 +11,14 @@ use cowfs_format::layout::{Dinode, FileType};
 use cowfs_format::read::dir;
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::system::{self, SystemFile};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::inode::Stat;
 use super::list::Listing;
 use super::volume::{SlotMap, Stats, stats_of};
 use crate::report::{Named, Page, PathNamed, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, Command, Needs};
 
@@ -28,11 +30,12 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     summary: "Shows the superblock and all system files.",
     about: "Each as by `stat`; directories with their entries, the slot map with its slots.",
     needs: Needs::Volume,
+    says: schema::of::<SysDir>,
     run: stat_sysdir,
 }];
 
 /// The superblock and the system files.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct SysDir {
     #[serde(flatten)]
     volume: PathNamed,
@@ -41,7 +44,7 @@ struct SysDir {
 }
 
 /// A system file.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct SysFile {
     /// `.` for the system directory itself.
     #[serde(flatten)]

@@ -14,12 +14,14 @@ use cowfs_format::toolkit::report::PathText;
 use cowfs_format::units::{BlockNo, index};
 use cowfs_format::volume::scan::Scanner;
 use cowfs_format::volume::tree::{self, Event, Node};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::out::source::{Body, Taken, Taker, lost};
 use crate::out::tar::{Archive, Kind, Member};
 use crate::out::{self, CHUNK};
 use crate::report::{Page, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, BEST_EFFORT, Command, FILE_OR_HERE, Needs, Opt};
 
@@ -46,11 +48,12 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             is lost; where blocks turn out to be unreadable only after its header was written, \
             zeros stand for them in any case, and it is named.",
     needs: Needs::Volume,
+    says: schema::of::<Packed>,
     run: tar,
 }];
 
 /// What was written.
-#[derive(Default, Serialize)]
+#[derive(Default, JsonSchema, Serialize)]
 struct Packed {
     members: u64,
     hard_links: u64,

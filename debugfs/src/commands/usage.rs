@@ -9,9 +9,11 @@ use cowfs_format::read::inode;
 use cowfs_format::toolkit::size::show_size;
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::system::{self, SystemFile};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::report::{Page, PathNamed, Report, Text};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, Command, Count, Needs, OperandKind, flag, operand};
 
@@ -35,11 +37,12 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             belongs to no file, and the sum, which is what the cluster bitmap has in use. Memory \
             grows with the number of shared ranges whose other owners the walk has not met.",
     needs: Needs::Volume,
+    says: |generator| schema::rows::<Line>(generator, "entries", schema::optional::<Volume>),
     run: du,
 }];
 
 /// A line: a file or directory and what it takes.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Line {
     #[serde(flatten)]
     path: PathNamed,
@@ -53,7 +56,7 @@ struct Line {
 }
 
 /// Sizes in bytes.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, JsonSchema, Serialize)]
 struct Sizes {
     inodes: u64,
     apparent_bytes: u64,
@@ -66,7 +69,7 @@ struct Sizes {
 }
 
 /// What belongs to no file, and the sum over the volume.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Volume {
     fixed: Vec<Fixed>,
     total: Sizes,
@@ -77,7 +80,7 @@ struct Volume {
 }
 
 /// An area that belongs to no file.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Fixed {
     name: &'static str,
     bytes: u64,

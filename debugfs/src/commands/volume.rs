@@ -15,10 +15,12 @@ use cowfs_format::time::Utc;
 use cowfs_format::toolkit::size::show_size;
 use cowfs_format::units::{BlockNo, Slot};
 use cowfs_format::volume::system::{self, SystemFile};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::inode::Stat;
 use crate::report::{Flags, Label, Page, Report, Text};
+use crate::schema;
 use crate::session::{Open, Session, number};
 use crate::table::{Args, Command, Needs, Opt, flag};
 
@@ -39,6 +41,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows the superblock and the state of the journals.",
         about: "A volume whose journals hold transactions is shown as it will be after their replay.",
         needs: Needs::Volume,
+        says: schema::of::<Stats>,
         run: stats,
     },
     Command {
@@ -49,6 +52,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows space and inodes: all, used, free.",
         about: "Space that a slot holds in its local alloc counts as used, as it does for the kernel.",
         needs: Needs::Volume,
+        says: schema::of::<Df>,
         run: df,
     },
     Command {
@@ -59,12 +63,13 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Shows which node holds which slot.",
         about: "",
         needs: Needs::Volume,
+        says: schema::of::<SlotMap>,
         run: slotmap,
     },
 ];
 
 /// The superblock.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Stats {
     revision: String,
     mount_count: u16,
@@ -100,7 +105,7 @@ pub(super) struct Stats {
 }
 
 /// The state of a slot's journal.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct JournalLine {
     slot: u16,
     dirty: bool,
@@ -301,7 +306,7 @@ impl Text for Stats {
 }
 
 /// Space and inodes.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Df {
     volume: String,
     block_size: u64,
@@ -463,13 +468,13 @@ impl Text for Df {
 }
 
 /// The slot map.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct SlotMap {
     slots: Vec<SlotLine>,
 }
 
 /// A slot.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct SlotLine {
     slot: usize,
     node: Option<u32>,

@@ -9,10 +9,12 @@ use cowfs_format::error::Error;
 use cowfs_format::read::acl;
 use cowfs_format::read::extent::ListView;
 use cowfs_format::read::xattr::{self, Place, Stored};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::parts::List;
 use crate::report::{Named, Page, Report, Text, Valued};
+use crate::schema;
 use crate::session::Session;
 use crate::table::{Args, Command, FILE, Needs, flag};
 
@@ -25,11 +27,12 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     about: "ACLs are shown in words, with numbers for users and groups. Other values that are not \
             text are shown in hexadecimal.",
     needs: Needs::Volume,
+    says: schema::of::<Xattrs>,
     run: xattrs,
 }];
 
 /// The attributes of an inode.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Xattrs {
     inode: u64,
     xattr_block: Option<u64>,
@@ -40,7 +43,7 @@ struct Xattrs {
 }
 
 /// A set of attributes.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Area {
     place: &'static str,
     blkno: u64,
@@ -48,7 +51,7 @@ pub(super) struct Area {
 }
 
 /// An attribute.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Item {
     #[serde(flatten)]
     name: Named,

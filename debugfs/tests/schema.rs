@@ -1,0 +1,412 @@
+//! What is said with `--json` is what the schema tells of, for every command.
+//!
+//! The judge is a validator that others wrote. The published schema allows more entries in objects
+//! than it names, for later versions; here it is closed, so an entry that it does not name is found.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use cowfs_tests::golden;
+use debugfs_cowfs::{schema, table};
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use support::Shell;
+
+/// Commands for each volume. What a volume does not have fails, and that is validated as well.
+const LINES: &[&str] = &[
+    "stats",
+    "stats -h",
+    "df",
+    "df -h",
+    "slotmap",
+    "hb",
+    "nodes",
+    "logdump 0",
+    "logdump -T 0",
+    "lsdel",
+    "ls",
+    "ls -l",
+    "ls -l //",
+    "ls -l /links",
+    "ls -l /attributes",
+    "ls -l /many",
+    "ls -l /foreign",
+    "dirblocks /",
+    "dirblocks /many",
+    "dirblocks /foreign",
+    "dx_root /many",
+    "dx_dump /many",
+    "dx_dump /foreign",
+    "dx_leaf LEAF",
+    "dx_space /many",
+    "stat /",
+    "stat /many",
+    "stat /inline/one",
+    "stat /links/symlink",
+    "stat /devices/null",
+    "stat /shared/first",
+    "stat -T /fragmented/whole",
+    "stat /fragmented/whole",
+    "stat //global_bitmap",
+    "stat //inode_alloc:0000",
+    "stat //truncate_log:0000",
+    "stat //local_alloc:0000",
+    "stat //journal:0000",
+    "stat <2>",
+    "group GROUP",
+    "grpextents GROUP",
+    "refcount -e /shared/first",
+    "refcount /reflinks/first",
+    "extents -o /shared/third",
+    "extents -o /reflinks/first",
+    "extents /holes/middle",
+    "extent EXTENT",
+    "frag /fragmented/whole",
+    "bmap /fragmented/whole 0",
+    "bmap /inline/one 0",
+    "cat /inline/one",
+    "cat /shared/clone",
+    "dump /shared/clone HOST",
+    "dump -p /inline/one HOST",
+    "xattr -v /attributes/inode",
+    "xattr -v /attributes/block",
+    "xattr -v /attributes/buckets",
+    "xattr -v /acls",
+    "xattr /",
+    "stat_sysdir",
+    "encode /",
+    "encode //global_bitmap",
+    "decode LOCK",
+    "decode <LOCK> nonsense",
+    "du",
+    "du -rb /",
+    "du -a / //",
+    "icheck 2 GROUP 5000 9000",
+    "owners 2 GROUP 5000 9000",
+    "delta /shared/first /shared/third",
+    "delta -c /reflinks/first /shared/first",
+    "delta -s /holes/middle /inline/one",
+    "delta / /",
+    "manifest",
+    "manifest -ntx /attributes",
+    "manifest -t /reflinks",
+    "manifest /absent",
+    "diff IMAGE IMAGE",
+    "diff -n OTHER",
+    "diff -p /links OTHER IMAGE",
+    "verify HOST",
+    "verify KEPT",
+    "tar -o HOST /inline",
+    "tar /inline",
+    "rdump /links /inline DIRECTORY",
+    "rdump -v /attributes DIRECTORY",
+    "rdump /absent DIRECTORY",
+    "ncheck 5 ROOT 2700 4664",
+    "ncheck ROOT",
+    "findpath 5 ROOT",
+    "findpath ROOT",
+    "block 2 3 4 5 6 7 8 9 10",
+    "block -t raw 1",
+    "cd //",
+    "pwd",
+    "chroot /inline",
+    "chroot //",
+    "cd /",
+    "lcd /",
+    "lpwd",
+    "curdev",
+    "help",
+    "help ls",
+    "? nothing",
+    // Failures: of commands, of their arguments, of names.
+    "stat /absent",
+    "cat /",
+    "ls -x",
+    "ls a b c",
+    "block 99999999999",
+    "controld dump",
+    "dlm_locks",
+    "fs_locks",
+    "net_stats",
+    "group 3",
+    "frobnicate",
+    "\"ls",
+    "open /nonexistent",
+    "mkdir /directory",
+    "write /nonexistent /file",
+];
+
+/// Commands with `-w`, at the end of which the volume is closed and opened again.
+const WRITING: &[&str] = &[
+    "mkdir /directory",
+    "write HOST /directory/file",
+    "write -o 1 HOST /directory/file",
+    "write HOST /directory/file",
+    "close",
+    "stat /",
+    "open IMAGE",
+    "quit",
+];
+
+/// Closes all objects of a schema. In a part of an `anyOf` and the like (`part`) other parts may
+/// name entries, so the whole is closed, not the part.
+fn close(schema: &mut Value, part: bool) {
+    let Value::Object(map) = schema else {
+        return;
+    };
+    for (key, inner) in map.iter_mut() {
+        match (key.as_str(), inner) {
+            ("anyOf" | "oneOf" | "allOf", Value::Array(parts)) => {
+                parts.iter_mut().for_each(|inner| close(inner, true));
+            }
+            ("properties" | "$defs", Value::Object(named)) => {
+                named.values_mut().for_each(|inner| close(inner, false));
+            }
+            ("items" | "additionalProperties", inner) => close(inner, false),
+            ("prefixItems", Value::Array(parts)) => {
+                parts.iter_mut().for_each(|inner| close(inner, false));
+            }
+            _ => {}
+        }
+    }
+    if !part && map.contains_key("type") | map.contains_key("anyOf") | map.contains_key("oneOf") {
+        map.insert("unevaluatedProperties".to_owned(), false.into());
+    }
+}
+
+/// Validators of the whole document and of the line of one command.
+struct Judge {
+    document: Value,
+    whole: Validator,
+}
+
+impl Judge {
+    fn new() -> Self {
+        let mut document = schema::document();
+        jsonschema::draft202012::meta::validate(&document).unwrap();
+        for definition in document["$defs"].as_object_mut().unwrap().values_mut() {
+            close(definition, false);
+        }
+        let whole = jsonschema::draft202012::new(&document).unwrap();
+        Self { document, whole }
+    }
+
+    /// The validator of the line of a command.
+    fn line(&self, name: &str) -> Validator {
+        let mut document = self.document.clone();
+        let map = document.as_object_mut().unwrap();
+        map.remove("anyOf");
+        map.insert("$ref".to_owned(), format!("#/$defs/{name}").into());
+        jsonschema::draft202012::new(&document).unwrap()
+    }
+
+    /// Demands that a line is valid; what is wrong is told by the definition of the command.
+    fn demand(&self, line: &str, said: &Value) {
+        if self.whole.is_valid(said) {
+            return;
+        }
+        let name = said["command"].as_str().unwrap().as_bytes();
+        let name = table::find(name).map_or("unknown", |command| command.name);
+        let wrong: Vec<String> = self
+            .line(name)
+            .iter_errors(said)
+            .map(|error| format!("{} at {}", error, error.instance_path()))
+            .collect();
+        let wrong = wrong.join("\n");
+        panic!("{line}: {}", wrong.get(..4000).unwrap_or(&wrong));
+    }
+}
+
+fn command_of(line: &str) -> Option<&'static str> {
+    let word = line.split(' ').next().unwrap();
+    table::find(word.as_bytes()).ok().map(|found| found.name)
+}
+
+/// The numbers that stand for the places of a volume in the lines above.
+fn places(shell: &mut Shell) -> Vec<(&'static str, String)> {
+    let stats = shell.json("stats");
+    let bitmap = shell.json("stat //global_bitmap");
+    let mut found = vec![
+        ("ROOT", stats["root_blkno"].to_string()),
+        ("GROUP", bitmap["body"]["chains"][0]["blkno"].to_string()),
+    ];
+    shell.session.json = true;
+    let mut ask = |line: &str, path: &str| {
+        let said: Value = serde_json::from_slice(&shell.run(line).out).unwrap();
+        said.pointer(path).map(ToString::to_string)
+    };
+    let leaf = ask("dx_dump /many", "/leaves/0/blkno");
+    let extent = ask("stat /fragmented/whole", "/body/tree_blocks/0/blkno");
+    let lock = ask("encode //global_bitmap", "/locks/0/lock").unwrap();
+    found.push(("LOCK", lock.replace('"', "")));
+    found.extend(leaf.map(|number| ("LEAF", number)));
+    found.extend(extent.map(|number| ("EXTENT", number)));
+    found
+}
+
+#[test]
+fn every_command_says_what_the_schema_tells_of() {
+    let judge = Judge::new();
+    let dir = tempfile::tempdir().unwrap();
+    let host = dir.path().join("host");
+    std::fs::write(&host, "contents\n").unwrap();
+    let host = host.to_str().unwrap();
+    let kept = dir.path().join("kept");
+    let other = golden::open("pristine-max").unwrap();
+    let (mut succeeded, mut failed) = (BTreeSet::new(), BTreeSet::new());
+    let mut lines = 0;
+    for golden in golden::all().unwrap() {
+        let image = golden.open().unwrap();
+        let path = image.path().to_str().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let manifest = Shell::open(image.path()).unwrap().run("manifest -n");
+        std::fs::write(&kept, manifest.out).unwrap();
+        let words = [
+            ("HOST", host),
+            ("IMAGE", path),
+            ("OTHER", other.path().to_str().unwrap()),
+            ("KEPT", kept.to_str().unwrap()),
+            ("DIRECTORY", directory.path().to_str().unwrap()),
+        ];
+        for (writes, script) in [(false, LINES), (true, WRITING)] {
+            let mut shell = Shell::open(image.path()).unwrap();
+            let places = places(&mut shell);
+            shell.session.json = true;
+            if writes {
+                if golden.name == "o2cb-classic" {
+                    // A node could have it mounted.
+                    continue;
+                }
+                shell.session.close();
+                shell.session.writes = true;
+                shell
+                    .session
+                    .open(image.path().to_path_buf(), Default::default())
+                    .unwrap();
+            }
+            for line in script {
+                let mut line = (*line).to_owned();
+                for (name, number) in &places {
+                    line = line.replace(name, number);
+                }
+                for (name, word) in words {
+                    line = line.replace(name, word);
+                }
+                let said = shell.run(&line);
+                let value: Value = serde_json::from_slice(&said.out)
+                    .unwrap_or_else(|error| panic!("{}: {line}: {error}", golden.name));
+                judge.demand(&format!("{}: {line}", golden.name), &value);
+                let clean = value.get("errors").is_none();
+                // Volumes that differ are no error, and no success either.
+                let differs = value
+                    .get("differences")
+                    .is_some_and(|all| *all != json!([]));
+                assert_eq!(said.good, clean && !differs, "{line}");
+                if let Some(name) = command_of(&line) {
+                    let into = if said.good {
+                        &mut succeeded
+                    } else {
+                        &mut failed
+                    };
+                    into.insert(name);
+                }
+                lines += 1;
+            }
+        }
+    }
+    // These fail everywhere; that they said so was validated.
+    let all: BTreeSet<&str> = table::commands()
+        .filter(|command| command.summary != "Needs a running kernel; fails.")
+        .map(|command| command.name)
+        .collect();
+    assert!(table::commands().all(|c| succeeded.contains(c.name) || failed.contains(c.name)));
+    let missing: Vec<_> = all.difference(&succeeded).collect();
+    assert!(missing.is_empty(), "never succeeded here: {missing:?}");
+    assert!(failed.len() > 10, "{failed:?}");
+    assert!(lines > 1000, "{lines}");
+}
+
+/// Names and values that are not UTF-8 keep all their bytes.
+#[test]
+fn names_that_are_not_utf8_are_whole_in_base64() {
+    let image = golden::open("mixed-hashes").unwrap();
+    let mut shell = Shell::open(image.path()).unwrap();
+    let said = shell.json("ls /foreign");
+    let names: Vec<Vec<u8>> = said["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| support::bytes(entry, "name"))
+        .collect();
+    // As the driver listed them.
+    let walk = golden::Golden {
+        name: "mixed-hashes".to_owned(),
+    };
+    let walk = walk.seen().unwrap().unwrap().walk;
+    let mut foreign = 0;
+    for entry in &walk {
+        if let Some(name) = entry.path.strip_prefix(b"foreign/") {
+            assert!(names.iter().any(|known| known == name), "{name:?}");
+            foreign += usize::from(std::str::from_utf8(name).is_err());
+        }
+    }
+    assert!(foreign >= 80, "{foreign}");
+    let in_json = said["entries"].as_array().unwrap().iter();
+    let in_json = in_json.filter(|entry| entry.get("name_b64").is_some());
+    assert_eq!(in_json.count(), foreign);
+}
+
+/// The judge sees what is wrong.
+#[test]
+fn the_schema_refuses_other_lines() {
+    let judge = Judge::new();
+    let good = json!({"schema": 1, "command": "slotmap", "slots": [{"slot": 0, "node": null}]});
+    judge.demand("slotmap", &good);
+    let with = |key: &str, value: Value| {
+        let mut changed = good.clone();
+        changed[key] = value;
+        changed
+    };
+    let without = |key: &str| {
+        let mut changed = good.clone();
+        changed.as_object_mut().unwrap().remove(key);
+        changed
+    };
+    for bad in [
+        with("schema", 2.into()),
+        with("command", "ls".into()),
+        with("command", "frobnicate".into()),
+        with("errors", json!([])),
+        with("errors", "text".into()),
+        with("surprise", 1.into()),
+        with("slots", json!([{"slot": 0}])),
+        with("slots", json!([{"slot": 0, "node": null, "surprise": 1}])),
+        with("slots", json!([{"slot": "0", "node": null}])),
+        without("schema"),
+        without("command"),
+        without("slots"),
+    ] {
+        assert!(!judge.whole.is_valid(&bad), "{bad}");
+    }
+    // Without the model, but with a reason.
+    let mut failed = with("errors", json!(["why"]));
+    failed.as_object_mut().unwrap().remove("slots");
+    assert!(judge.whole.is_valid(&failed));
+}
+
+#[test]
+fn the_program_prints_the_schema() {
+    let program = env!("CARGO_BIN_EXE_debugfs-cowfs");
+    let said = Command::new(program).arg("--json-schema").output().unwrap();
+    assert!(said.status.success() && said.stderr.is_empty(), "{said:?}");
+    let printed: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(printed, schema::document());
+    let said = Command::new(program)
+        .args(["--json-schema", "volume"])
+        .output();
+    assert_eq!(said.unwrap().status.code(), Some(1));
+}
