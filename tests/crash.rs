@@ -11,7 +11,8 @@ use std::path::Path;
 use cowfs_format::device::{FaultDevice, FileDevice, MemDevice};
 use cowfs_format::error::Result;
 use cowfs_format::volume::Volume;
-use cowfs_tests::session::{NOW, Session, pattern, tree};
+use cowfs_tests::manifest;
+use cowfs_tests::session::{NOW, Session, pattern};
 use cowfs_tests::{need, oracle};
 use mkfs_cowfs::{Mount, Options};
 use tempfile::TempDir;
@@ -68,7 +69,7 @@ fn stop_everywhere(block_size: u32, mount: Mount) {
         let writes = device.writes();
         let after = device.into_base().snapshot();
         let trees = [&before, &after]
-            .map(|bytes| tree(Volume::open(MemDevice::new(bytes.clone())).unwrap().view()));
+            .map(|bytes| manifest::of(Volume::open(MemDevice::new(bytes.clone())).unwrap().view()));
         assert_ne!(trees[0], trees[1], "{name} does nothing");
         let mut seen = [0, 0];
         for stop in 0..writes {
@@ -81,7 +82,7 @@ fn stop_everywhere(block_size: u32, mount: Mount) {
             let left = device.into_base().snapshot();
 
             let mut volume = Volume::open(MemDevice::new(left.clone())).unwrap();
-            let through_journal = tree(volume.view());
+            let through_journal = manifest::of(volume.view());
             let which = trees.iter().position(|tree| *tree == through_journal);
             let which =
                 which.unwrap_or_else(|| panic!("{name} at write {stop}: neither before nor after"));
@@ -89,7 +90,7 @@ fn stop_everywhere(block_size: u32, mount: Mount) {
             let replayable = !volume.pending().is_empty();
             volume.recover().unwrap();
             assert_eq!(
-                tree(volume.view()),
+                manifest::of(volume.view()),
                 trees[which],
                 "{name} at write {stop}: recovery"
             );
@@ -125,7 +126,7 @@ fn stop_everywhere(block_size: u32, mount: Mount) {
             );
             let device = FileDevice::new(File::open(&image).unwrap()).unwrap();
             assert_eq!(
-                tree(Volume::open(device).unwrap().view()),
+                manifest::of(Volume::open(device).unwrap().view()),
                 trees[which],
                 "{name} at {stop}"
             );

@@ -12,7 +12,8 @@ use std::sync::Mutex;
 use cowfs_format::device::{Device, DeviceMut, MemDevice};
 use cowfs_format::error::{IoError, Result};
 use cowfs_format::volume::Volume;
-use cowfs_tests::session::{NOW, Session, Tree, pattern, tree};
+use cowfs_tests::manifest::{self, Manifest};
+use cowfs_tests::session::{NOW, Session, pattern};
 use cowfs_tests::{need, oracle};
 use mkfs_cowfs::Options;
 
@@ -87,17 +88,17 @@ fn empty(block_size: u32) -> Vec<u8> {
 }
 
 /// Runs the operations; all that they wrote, and what the volume held before and after each.
-fn record(image: Vec<u8>) -> (Vec<Event>, Vec<Tree>) {
+fn record(image: Vec<u8>) -> (Vec<Event>, Vec<Manifest>) {
     let device = Recorder {
         base: MemDevice::new(image),
         events: Mutex::new(Vec::new()),
     };
     let mut volume = Volume::open(&device).unwrap();
-    let mut trees = vec![tree(volume.view())];
+    let mut trees = vec![manifest::of(volume.view())];
     for operation in OPERATIONS {
         operation(&mut volume).unwrap();
         device.note(Event::Done);
-        trees.push(tree(volume.view()));
+        trees.push(manifest::of(volume.view()));
     }
     drop(volume);
     (device.events.into_inner().unwrap(), trees)
@@ -174,12 +175,12 @@ fn cut_everywhere(block_size: u32) {
 }
 
 /// The volume reads as one of `allowed`, recovers to the same, and fsck.ocfs2 agrees where asked.
-fn assert_sound(image: Vec<u8>, allowed: &[Tree], judge: Option<&Path>, place: &str) {
+fn assert_sound(image: Vec<u8>, allowed: &[Manifest], judge: Option<&Path>, place: &str) {
     let mut volume = Volume::open(MemDevice::new(image)).unwrap();
-    let seen = tree(volume.view());
+    let seen = manifest::of(volume.view());
     assert!(allowed.contains(&seen), "{place}: neither before nor after");
     volume.recover().unwrap();
-    assert!(tree(volume.view()) == seen, "{place}: recovery");
+    assert!(manifest::of(volume.view()) == seen, "{place}: recovery");
     if let Some(dir) = judge {
         let image = dir.join("image");
         std::fs::write(&image, volume.device().snapshot()).unwrap();

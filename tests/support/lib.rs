@@ -22,6 +22,7 @@ pub mod extents;
 pub mod golden;
 pub mod guest;
 pub mod kernel;
+pub mod manifest;
 pub mod model;
 pub mod oracle;
 pub mod place;

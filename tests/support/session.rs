@@ -5,14 +5,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::ops::ControlFlow;
 
-use cowfs_format::block::View;
 use cowfs_format::device::{Device, DeviceMut};
 use cowfs_format::error::Result;
 use cowfs_format::layout::FileType;
 use cowfs_format::ops::{self, CloneOptions};
-use cowfs_format::read::{dir, file::FileReader, inode};
+use cowfs_format::read::{file::FileReader, inode};
 use cowfs_format::txn::{NewInode, Timestamp};
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::Volume;
@@ -24,41 +22,6 @@ pub const NOW: Timestamp = Timestamp {
     seconds: 1_700_000_000,
     nanos: 5,
 };
-
-/// Path to contents (of files) or nothing (of directories).
-pub type Tree = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
-
-/// All that the root directory holds.
-///
-/// # Panics
-/// A part of the volume cannot be read.
-#[must_use]
-pub fn tree(view: View<'_>) -> Tree {
-    let mut found = Tree::new();
-    let mut todo = vec![(Vec::new(), view.info().root)];
-    while let Some((path, blkno)) = todo.pop() {
-        let directory = inode::read(view, blkno).unwrap();
-        dir::for_each_entry(view, &directory, &mut |entry| {
-            if entry.name == b"." || entry.name == b".." {
-                return ControlFlow::Continue(());
-            }
-            let path = [&path[..], b"/", entry.name].concat();
-            let inode = inode::read(view, entry.inode).unwrap();
-            if inode.file_type() == Some(FileType::Directory) {
-                found.insert(path.clone(), None);
-                todo.push((path, entry.inode));
-            } else {
-                let reader = FileReader::open(view, &inode).unwrap();
-                let mut bytes = vec![0; usize::try_from(reader.size()).unwrap()];
-                reader.read_at(0, &mut bytes).unwrap();
-                found.insert(path, Some(bytes));
-            }
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    }
-    found
-}
 
 /// A host file with given contents.
 #[derive(Debug)]

@@ -77,6 +77,13 @@ pub fn is_acl(name: &[u8]) -> bool {
     )
 }
 
+/// The value that the driver shows for the one that is stored: programs expect the version of the
+/// form (2, in 32 bits) before the entries, the volume does not keep it.
+#[must_use]
+pub fn shown_value(stored: &[u8]) -> Vec<u8> {
+    [&2u32.to_le_bytes(), stored].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::text;

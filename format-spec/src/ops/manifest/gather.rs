@@ -10,7 +10,7 @@ use crate::error::{Error, FaultKind, Result};
 use crate::layout::{DynFeatures, FileType};
 use crate::read::file::FileReader;
 use crate::read::inode::Inode;
-use crate::read::xattr;
+use crate::read::{acl, xattr};
 use crate::units::{BlockNo, index};
 use crate::volume::scan::Scanner;
 use crate::volume::tree::{self, Event};
@@ -169,9 +169,10 @@ impl Looked {
         }
         match xattr::all(view, inode) {
             Ok(all) => {
-                let all = all.into_iter().map(|(name, value)| Xattr {
-                    name,
-                    value: Value::of(value),
+                let all = all.into_iter().map(|(name, value)| {
+                    let acl = acl::is_acl(&name);
+                    let value = Value::of(if acl { acl::shown_value(&value) } else { value });
+                    Xattr { name, value }
                 });
                 self.entry.xattrs = all.collect();
                 self.entry.xattrs.sort_by(|a, b| a.name.cmp(&b.name));
