@@ -12,6 +12,7 @@ use cowfs_format::read::{chain, inode, refcount};
 use cowfs_format::units::{BlockNo, ClusterNo, low32};
 use cowfs_format::volume::inodes;
 use cowfs_format::volume::scan::Scanner;
+use cowfs_format::volume::system::{self, SystemFile};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -59,6 +60,8 @@ struct Uses {
 #[derive(JsonSchema, Serialize)]
 struct Used {
     blkno: u64,
+    /// What the cluster bitmap says; nothing when its group cannot be read.
+    cluster_in_use: Option<bool>,
     owners: Vec<Use>,
 }
 
@@ -126,7 +129,8 @@ fn blocks(session: &mut Session, args: &Args) -> Result<(Vec<BlockNo>, Vec<Block
 fn icheck(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     let (given, wanted) = blocks(session, args)?;
     let (scanner, view) = session.scan()?;
-    let (found, failed) = search(scanner, view, &wanted);
+    let (found, mut failed) = search(scanner, view, &wanted);
+    let bitmap = system::find(view, SystemFile::GlobalBitmap).ok();
     let told = |hit: &&Hit| {
         // An allocator holds all blocks that others got from it.
         !matches!(
@@ -145,15 +149,23 @@ fn icheck(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>>
                     offset: hit.offset,
                 })
                 .collect();
-            if blkno == view.info().superblock {
+            // What stands around the descriptors of the cluster bitmap is the bitmap's.
+            let inode = match fixed(view, blkno) {
+                None | Some("group descriptor") => None,
+                Some(what @ "beside a group descriptor") => bitmap.map(|inode| (inode, what)),
+                Some(what) => Some((view.info().superblock, what)),
+            };
+            if let Some((inode, what)) = inode {
                 owners.push(Use {
-                    inode: blkno.0,
-                    what: "superblock",
+                    inode: inode.0,
+                    what,
                     offset: None,
                 });
             }
+            let in_use = in_use(view, view.geo().cluster_of(blkno));
             Used {
                 blkno: blkno.0,
+                cluster_in_use: in_use.map_err(|error| failed.push(error)).ok(),
                 owners,
             }
         })
@@ -462,7 +474,9 @@ impl Text for Uses {
         )?;
         for block in &self.blocks {
             if block.owners.is_empty() {
-                writeln!(page, "\t{:<15}   Unknown", block.blkno)?;
+                let free = block.cluster_in_use == Some(false);
+                let state = if free { "Unused" } else { "Unknown" };
+                writeln!(page, "\t{:<15}   {state}", block.blkno)?;
             }
             for Use {
                 inode,
