@@ -6,9 +6,11 @@ use std::ops::ControlFlow;
 use anyhow::Result;
 use cowfs_format::block::View;
 use cowfs_format::error::Error;
+use cowfs_format::layout::XattrBlock;
 use cowfs_format::read::acl;
 use cowfs_format::read::extent::ListView;
 use cowfs_format::read::xattr::{self, Place, Stored};
+use cowfs_format::units::BlockNo;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -36,6 +38,9 @@ pub(super) const COMMANDS: &[Command] = &[Command {
 struct Xattrs {
     inode: u64,
     xattr_block: Option<u64>,
+    /// The list of the tree of buckets, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tree: Option<List>,
     areas: Vec<Area>,
     count: usize,
     #[serde(skip)]
@@ -83,9 +88,15 @@ fn xattrs(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>>
         }
         ControlFlow::Continue(())
     });
+    let tree = (at != 0)
+        .then(|| view.block::<XattrBlock>(BlockNo(at)).ok())
+        .flatten()
+        .filter(|block| xattr::is_indexed(block))
+        .and_then(|block| ListView::parse(xattr::tree_list(&block)).map(List::of));
     let report = Xattrs {
         inode: inode.blkno().0,
         xattr_block: (at != 0).then_some(at),
+        tree,
         count: areas.iter().map(|area| area.xattrs.len()).sum(),
         areas,
         verbose: args.has('v'),
@@ -205,6 +216,10 @@ fn shown(value: &[u8]) -> String {
 
 impl Text for Xattrs {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
+        if let (Some(tree), Some(block)) = (&self.tree, self.xattr_block) {
+            writeln!(page, "\tTree of buckets in block {block}")?;
+            tree.lines(page)?;
+        }
         for area in &self.areas {
             area.lines(page, self.verbose)?;
         }
