@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use cowfs_format::block::View;
@@ -27,9 +28,16 @@ pub(crate) fn run(session: Session, prompt: &str) -> io::Result<()> {
     let config = rustyline::Config::builder()
         .auto_add_history(true)
         .history_ignore_space(true)
+        .max_history_size(2000)
+        .map_err(io::Error::other)?
         .completion_type(rustyline::CompletionType::List)
         .build();
     let mut editor = Editor::with_config(config).map_err(io::Error::other)?;
+    // What was typed is a comfort: where it cannot be read or kept, the prompt works without.
+    let history = history_file();
+    if let Some(path) = &history {
+        let _ = editor.load_history(path);
+    }
     // The editor looks into the session only while it reads a line.
     let session = Rc::new(RefCell::new(session));
     editor.set_helper(Some(Names {
@@ -38,7 +46,12 @@ pub(crate) fn run(session: Session, prompt: &str) -> io::Result<()> {
     }));
     while !session.borrow().ended {
         match editor.readline(prompt) {
-            Ok(line) => drop(session.borrow_mut().line(line.as_bytes())?),
+            Ok(line) => {
+                if let Some(path) = &history {
+                    let _ = editor.append_history(path);
+                }
+                session.borrow_mut().line(line.as_bytes())?;
+            }
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => break,
             Err(ReadlineError::Io(error)) => return Err(error),
@@ -46,6 +59,21 @@ pub(crate) fn run(session: Session, prompt: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where the lines that were typed are kept: in the directory for the state of programs.
+fn history_file() -> Option<PathBuf> {
+    let absolute = |path: &PathBuf| path.is_absolute();
+    let state = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(absolute)
+        .or_else(|| {
+            let home = PathBuf::from(std::env::var_os("HOME")?);
+            Some(home.join(".local/state")).filter(absolute)
+        })?;
+    let directory = state.join("cowfs");
+    std::fs::create_dir_all(&directory).ok()?;
+    Some(directory.join("debugfs_history"))
 }
 
 /// Completes names.
