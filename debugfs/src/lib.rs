@@ -9,6 +9,7 @@ mod cli;
 mod commands;
 mod kept;
 mod out;
+mod picture;
 mod prompt;
 pub mod report;
 pub mod schema;

@@ -485,3 +485,88 @@ fn what_the_driver_shares_is_accounted_for() {
         delta_is_right(&image, "/a/b/clone-3", "/d/elsewhere");
     }
 }
+
+/// The map's kinds against `du`, the naive count and the bitmap; and cells against the whole.
+#[test]
+fn the_map_counts_every_block_once() {
+    for golden in golden::all().unwrap() {
+        let name = &golden.name;
+        let image = golden.open().unwrap();
+        let volume = Volume::open(open::read_only(image.path()).unwrap()).unwrap();
+        let naive = Naive::of(volume.view());
+        let whole = volume.view().geo().bytes();
+        drop(volume);
+        let mut shell = Shell::open(image.path()).unwrap();
+        let said = shell.json("map -n 50");
+        let kind = |key: &str| -> u64 {
+            let kinds = said["kinds"].as_array().unwrap();
+            let kind = kinds.iter().find(|kind| kind["kind"] == key).unwrap();
+            kind["bytes"].as_u64().unwrap()
+        };
+        let used = naive.used << naive.cluster_bits;
+        assert_eq!(said["used_bytes"], used, "{name}");
+        assert_eq!(kind("free"), whole - used, "{name}");
+        assert_eq!(kind("unknown"), 0, "{name}");
+        for (key, least, most) in [("shared", 2, 2), ("shared_more", 3, usize::MAX)] {
+            let owners = naive.mapped_by.values().map(Vec::len);
+            let count = owners.filter(|n| (least..=most).contains(n)).count() as u64;
+            assert_eq!(kind(key), count << naive.cluster_bits, "{name}: {key}");
+        }
+        let fixed: u64 = (shell.json("du")["fixed"].as_array().unwrap().iter())
+            .map(|area| area["bytes"].as_u64().unwrap())
+            .sum();
+        assert!(
+            kind("superblocks") + kind("group_descriptors") >= fixed,
+            "{name}"
+        );
+        let cells = said["cells"].as_array().unwrap();
+        assert!((1..=50).contains(&cells.len()), "{name}");
+        let mut at = 0;
+        let mut sums: HashMap<&str, u64> = HashMap::new();
+        for cell in cells {
+            assert_eq!(cell["offset"], at, "{name}");
+            at += cell["bytes"].as_u64().unwrap();
+            let kinds = cell["kinds"].as_array().unwrap();
+            let mut sum = 0;
+            for kind in kinds {
+                let bytes = kind["bytes"].as_u64().unwrap();
+                *sums.entry(kind["kind"].as_str().unwrap()).or_default() += bytes;
+                sum += bytes;
+            }
+            assert_eq!(cell["bytes"], sum, "{name}");
+        }
+        assert_eq!(at, whole, "{name}");
+        assert!(sums.iter().all(|(key, sum)| kind(key) == *sum), "{name}");
+    }
+}
+
+#[test]
+fn the_drawing_is_well_formed_and_the_text_is_plain() {
+    let image = golden::open("b4k-c4k-max").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let svg = dir.path().join("map.svg");
+    let mut shell = Shell::open(image.path()).unwrap();
+    shell.text(&format!("map --svg {}", svg.display()));
+    let drawn = std::fs::read_to_string(svg).unwrap();
+    let mut open = Vec::new();
+    let mut rest = drawn.as_str();
+    while let Some((text, tag)) = rest.split_once('<') {
+        assert!(!text.contains('>') || open == ["svg", "style"], "{text}");
+        assert!(!text.contains('&') || text.contains("&lt;"), "{text}");
+        let (tag, behind) = tag.split_once('>').unwrap();
+        let name = tag.split_whitespace().next().unwrap();
+        if let Some(closed) = name.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(closed));
+        } else if !tag.ends_with('/') {
+            open.push(name);
+        }
+        rest = behind;
+    }
+    assert!(open.is_empty() && drawn.matches("<title").count() > 500);
+    let text = shell.text("map");
+    assert!(
+        text.is_ascii() && text.contains("File data of two files"),
+        "{text}"
+    );
+    assert!(!shell.run("map -n 0").good && !shell.run("map -n x").good);
+}

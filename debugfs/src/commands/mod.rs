@@ -13,6 +13,7 @@ mod locks;
 mod logdump;
 mod logged;
 mod manifest;
+mod map;
 mod names;
 mod nodes;
 mod owners;
@@ -44,6 +45,7 @@ pub(crate) const GROUPS: &[&[Command]] = &[
     locks::COMMANDS,
     logdump::COMMANDS,
     manifest::COMMANDS,
+    map::COMMANDS,
     names::COMMANDS,
     nodes::COMMANDS,
     owners::COMMANDS,

@@ -7,6 +7,7 @@ pub mod compare;
 mod cow;
 pub mod delta;
 pub mod manifest;
+pub mod map;
 mod names;
 mod release;
 mod resize;

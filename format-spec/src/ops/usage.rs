@@ -87,7 +87,10 @@ impl Facts {
             if !run.purpose.in_clusters() {
                 let own = !matches!(
                     run.purpose,
-                    Purpose::RefcountRoot | Purpose::RefcountLeaf | Purpose::GroupDescriptor
+                    Purpose::RefcountRoot
+                        | Purpose::RefcountLeaf
+                        | Purpose::RefcountExtent
+                        | Purpose::GroupDescriptor
                 );
                 facts.metadata_blocks += u64::from(own);
                 return;

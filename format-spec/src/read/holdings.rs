@@ -41,6 +41,8 @@ pub enum Purpose {
     RefcountRoot,
     /// A leaf of that tree.
     RefcountLeaf,
+    /// A block between them.
+    RefcountExtent,
     /// A descriptor of a group of an allocator.
     GroupDescriptor,
     /// Blocks of a group that an allocator of metadata hands out, its descriptor included.
@@ -82,6 +84,7 @@ impl Purpose {
             Self::XattrValue => "xattr value",
             Self::RefcountRoot => "refcount root",
             Self::RefcountLeaf => "refcount leaf",
+            Self::RefcountExtent => "extent block of the refcount tree",
             Self::GroupDescriptor => "group descriptor",
             Self::Group => "allocator group",
             Self::Window => "local window",
@@ -150,6 +153,11 @@ pub fn for_each_run(view: View<'_>, inode: &Checked<'_, Dinode>, visit: &mut Run
     if features.contains(DynFeatures::HAS_XATTR) {
         walk.values(inode);
     }
+}
+
+/// Shows all blocks of a refcount tree, which the inodes that belong to it hold together.
+pub fn for_each_tree_block(view: View<'_>, root: BlockNo, visit: &mut RunVisitor<'_>) {
+    Walk { view, visit }.refcounts(root);
 }
 
 struct Walk<'w, 'v, 'f> {
@@ -279,7 +287,7 @@ impl Walk<'_, '_, '_> {
             match step {
                 TreeStep::List {
                     block: Some(block), ..
-                } => self.block(Purpose::ExtentBlock, block.blkno()),
+                } => self.block(Purpose::RefcountExtent, block.blkno()),
                 TreeStep::List { .. } => {}
                 TreeStep::Extent(leaf) => self.block(Purpose::RefcountLeaf, leaf.blkno),
                 TreeStep::Fault { error, .. } => (self.visit)(Err(error)),
