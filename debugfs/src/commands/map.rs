@@ -8,10 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::{Context, Result, bail};
 use cowfs_format::ops::map::{self, Cell, Kind, Map};
 use cowfs_format::toolkit::size::show_size;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::picture::{self, Picture};
 use crate::report::{Label, Page, Report, Text};
+use crate::schema;
 use crate::session::{Session, number};
 use crate::table::{Args, Command, Needs, Opt};
 
@@ -42,12 +44,13 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             that goes on elsewhere goes on here: 1 for up to one in 64 MiB of the file data there, 2 \
             in 4 MiB, 3 in 512 KiB, 4 in 64 KiB, 5 for more. The SVG shows the parts of \
             each cell, with figures at the pointer. Memory does not grow with the volume.",
+    says: schema::of::<Drawn>,
     needs: Needs::Volume,
     run: draw,
 }];
 
 /// The map as data; sizes in bytes.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Drawn {
     #[serde(flatten)]
     label: Label,
@@ -70,7 +73,7 @@ struct Drawn {
 }
 
 /// What of the volume is of a kind.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Sum {
     kind: &'static str,
     title: &'static str,
@@ -78,7 +81,7 @@ struct Sum {
 }
 
 /// A cell.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Part {
     offset: u64,
     bytes: u64,
@@ -89,7 +92,7 @@ struct Part {
     longest_free_bytes: u64,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Share {
     kind: &'static str,
     bytes: u64,
