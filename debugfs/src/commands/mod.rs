@@ -6,6 +6,7 @@ mod deleted;
 mod delta;
 mod edit;
 mod extents;
+mod field;
 mod index;
 mod inode;
 mod list;
@@ -39,6 +40,7 @@ pub(crate) const GROUPS: &[&[Command]] = &[
     delta::COMMANDS,
     edit::COMMANDS,
     extents::COMMANDS,
+    field::COMMANDS,
     index::COMMANDS,
     inode::COMMANDS,
     list::COMMANDS,

@@ -1,11 +1,12 @@
 //! `block`: all bytes of a block, by the field tables of the format.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 use cowfs_format::dump::{self, BlockKind};
 use cowfs_format::layout::XATTR_BUCKET;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
 use crate::report::{Page, Report, Text};
@@ -28,7 +29,7 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             same text. Types: ocfs_header superblock dinode extent_block group_desc dir_block \
             dx_root dx_leaf xattr_block xattr_bucket refcount_block journal_superblock \
             journal_descriptor journal_descriptor_64 journal_commit journal_revoke \
-            journal_revoke_64 raw.",
+            journal_revoke_64 slot_map slot_map_extended raw.",
     needs: Needs::Volume,
     says: schema::of::<Dumps>,
     run: block,
@@ -46,19 +47,58 @@ struct Dump {
     blkno: u64,
     #[serde(rename = "type")]
     kind: &'static str,
+    #[schemars(with = "Layout")]
     layout: serde_json::Value,
     #[serde(skip)]
     text: String,
 }
 
-fn block(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
-    let forced = match args.value('t') {
-        Some(name) => Some(
-            BlockKind::from_name(std::str::from_utf8(name).unwrap_or(""))
-                .context("no such type; `help block` lists them")?,
-        ),
-        None => None,
+/// The schema of a layout, which `dump::Node` writes.
+struct Layout;
+
+impl JsonSchema for Layout {
+    fn schema_name() -> Cow<'static, str> {
+        "Layout".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A part of the block: one with `parts`, or a leaf with a `value`.",
+            "type": "object",
+            "properties": {
+                "name": { "type": "string" },
+                "offset": { "type": "integer", "minimum": 0 },
+                "len": { "type": "integer", "minimum": 0 },
+                "type": { "type": "string" },
+                "parts": { "type": "array", "items": generator.subschema_for::<Self>() },
+                "value": {
+                    "description": "A number; text with escapes; bytes in hexadecimal; for `fill`, \
+                                    the byte that is repeated.",
+                    "type": ["integer", "string"],
+                },
+                "meaning": {
+                    "description": "Names of flags, or a date.",
+                    "type": "string",
+                },
+            },
+            "required": ["name", "offset", "len", "type"],
+            "oneOf": [{ "required": ["parts"] }, { "required": ["value"] }],
+        })
+    }
+}
+
+/// The type that blocks are to be taken for, by option.
+pub(super) fn forced_kind(args: &Args) -> Result<Option<BlockKind>> {
+    let Some(name) = args.value('t') else {
+        return Ok(None);
     };
+    BlockKind::from_name(std::str::from_utf8(name).unwrap_or(""))
+        .map(Some)
+        .context("no such type; `help block` lists them")
+}
+
+fn block(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
+    let forced = forced_kind(args)?;
     let mut blocks = Vec::new();
     for word in args.all() {
         let blkno = session.block_arg(word)?;

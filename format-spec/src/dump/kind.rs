@@ -8,11 +8,11 @@ use crate::block::MetaBlock;
 use crate::layout::jbd2::{self, BlockHeader, BlockTag, CommitBlock, JournalSuperBlock};
 use crate::layout::{
     ChainList, ChainRec, DINODE_HEAD, DIR_TRAILER, DIR_TRAILER_SIGNATURE, DIRENT_HEAD, Dinode,
-    DirBlockTrailer, DirEntry, DxEntry, DxEntryList, DxLeaf, DxRoot, DynFeatures, ExtentBlock,
-    ExtentList, ExtentRec, ExtentRecInterior, FileType, GROUP_BITMAP, GROUP_LIST, GroupDesc,
-    InlineData, InodeFlags, LocalAlloc, OcfsHeader, RefcountBlock, RefcountList, RefcountRec,
-    SUPER_BLOCK_SIGNATURE, SuperBlock, TruncateLog, TruncateRec, XattrBlock, XattrEntry,
-    XattrHeader, XattrTreeRoot, XattrValueRoot,
+    DirBlockTrailer, DirEntry, DxEntry, DxEntryList, DxLeaf, DxRoot, DynFeatures, Encoding,
+    ExtendedSlot, ExtentBlock, ExtentList, ExtentRec, ExtentRecInterior, FileType, GROUP_BITMAP,
+    GROUP_LIST, GroupDesc, InlineData, InodeFlags, Kind, LocalAlloc, OcfsHeader, RefcountBlock,
+    RefcountList, RefcountRec, SUPER_BLOCK_SIGNATURE, SuperBlock, TruncateLog, TruncateRec,
+    XattrBlock, XattrEntry, XattrHeader, XattrTreeRoot, XattrValueRoot,
 };
 use crate::read::dir;
 use crate::units::index;
@@ -56,13 +56,17 @@ pub enum BlockKind {
         /// Whether its block numbers have 64 bits.
         wide: bool,
     },
+    /// A block of the slot map, as node numbers of 16 bits.
+    SlotMap,
+    /// A block of the extended slot map.
+    SlotMapExtended,
     /// Bytes.
     Raw,
 }
 
 impl BlockKind {
     /// All kinds.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::OcfsHeader,
         Self::SuperBlock,
         Self::Dinode,
@@ -80,6 +84,8 @@ impl BlockKind {
         Self::JournalCommit,
         Self::JournalRevoke { wide: false },
         Self::JournalRevoke { wide: true },
+        Self::SlotMap,
+        Self::SlotMapExtended,
         Self::Raw,
     ];
 
@@ -104,6 +110,8 @@ impl BlockKind {
             Self::JournalCommit => "journal_commit",
             Self::JournalRevoke { wide: false } => "journal_revoke",
             Self::JournalRevoke { wide: true } => "journal_revoke_64",
+            Self::SlotMap => "slot_map",
+            Self::SlotMapExtended => "slot_map_extended",
             Self::Raw => "raw",
         }
     }
@@ -115,7 +123,7 @@ impl BlockKind {
     }
 
     /// What a block says that it is. Blocks without a signature (directory blocks without trailer,
-    /// buckets, quota blocks, data) are [`BlockKind::Raw`]; so are those of foreign journals.
+    /// buckets, quota blocks, slot maps, data) are [`BlockKind::Raw`]; so are those of foreign journals.
     #[must_use]
     pub fn detect(bytes: &[u8]) -> Self {
         let mut signature = [0; 8];
@@ -193,6 +201,10 @@ pub(super) fn lay_out(lay: &mut Lay<'_>, kind: BlockKind) {
         BlockKind::JournalDescriptor { wide } => descriptor(lay, wide),
         BlockKind::JournalCommit => lay.fields(CommitBlock::FIELDS),
         BlockKind::JournalRevoke { wide } => revoke(lay, wide),
+        BlockKind::SlotMap => lay.numbers("node", 2),
+        BlockKind::SlotMapExtended => {
+            lay.records("slot", ExtendedSlot::FIELDS, usize::MAX);
+        }
         BlockKind::Raw => lay.rest("bytes"),
     }
 }
@@ -289,7 +301,7 @@ fn dir_entries(lay: &mut Lay<'_>) {
     for (index, entry) in dir::entries(area).enumerate() {
         let Ok(entry) = entry else { return };
         let name_len = entry.name.len();
-        lay.group(Name::Item("entry", index), entry.rec_len, |lay| {
+        lay.group(Name::Item("dirent", index), entry.rec_len, |lay| {
             lay.fields(DirEntry::FIELDS);
             lay.text("name", name_len.min(entry.rec_len - DIRENT_HEAD));
             lay.rest("slack");
@@ -326,37 +338,44 @@ fn xattr_area(lay: &mut Lay<'_>, name: &'static str) {
         let count = XattrHeader::ref_from_prefix(area).map_or(0, |(head, _)| head.xh_count.get());
         lay.fields(XattrHeader::FIELDS);
         let heads = area.get(size_of::<XattrHeader>()..).unwrap_or_default();
-        let mut pairs: Vec<(usize, XattrEntry)> = heads
+        let mut pairs: Vec<(usize, usize, XattrEntry)> = heads
             .chunks_exact(size_of::<XattrEntry>())
             .take(count.into())
             .filter_map(|bytes| XattrEntry::read_from_bytes(bytes).ok())
-            .map(|entry| (usize::from(entry.xe_name_offset.get()), entry))
+            .enumerate()
+            .map(|(index, entry)| (usize::from(entry.xe_name_offset.get()), index, entry))
             .collect();
         lay.records("xh_entries", XattrEntry::FIELDS, count.into());
         // Names and values stand from the end downward; those that overlap are left as bytes.
-        pairs.sort_by_key(|(offset, _)| *offset);
-        for (offset, entry) in pairs {
+        pairs.sort_by_key(|(offset, ..)| *offset);
+        for (offset, item, entry) in pairs {
             let at = area.len() - lay.left().len();
             let Some(gap) = offset.checked_sub(at) else {
                 continue;
             };
             let name_len = usize::from(entry.xe_name_len);
-            let padding = name_len.next_multiple_of(4) - name_len;
-            if gap + name_len + padding > lay.left().len() {
+            let padded = name_len.next_multiple_of(4);
+            if gap + padded > lay.left().len() {
                 break;
             }
-            lay.plain("free", gap);
-            lay.text("name", name_len);
-            lay.plain("padding", padding);
-            if entry.xe_type & 0x80 != 0 {
-                lay.plain("value", index(entry.xe_value_size.get()).min(80));
+            let local = entry.xe_type & 0x80 != 0;
+            let value_len = if local {
+                index(entry.xe_value_size.get()).min(80)
             } else {
-                let len = size_of::<XattrValueRoot>() + size_of::<ExtentList>() + 16;
-                lay.group(Name::Field("value_root"), len, |lay| {
+                size_of::<XattrValueRoot>() + size_of::<ExtentList>() + 16
+            };
+            lay.plain("free", gap);
+            // The index is that of the entry in `xh_entries`.
+            lay.group(Name::Item("xattr", item), padded + value_len, |lay| {
+                lay.text("name", name_len);
+                lay.plain("padding", padded - name_len);
+                if local {
+                    lay.plain("value", value_len);
+                } else {
                     lay.fields(XattrValueRoot::FIELDS);
                     extent_list(lay, "xr_list");
-                });
-            }
+                }
+            });
         }
     });
 }
@@ -418,6 +437,18 @@ fn revoke(lay: &mut Lay<'_>, wide: bool) {
 }
 
 impl Lay<'_> {
+    /// Numbers of `len` bytes, up to the end.
+    fn numbers(&mut self, name: &'static str, len: usize) {
+        for index in 0..self.left().len() / len {
+            self.group(Name::Item(name, index), len, |lay| {
+                let number = lay.left().iter().rev();
+                let number = number.fold(0, |number: u64, &byte| number << 8 | u64::from(byte));
+                let value = Value::Number(number, Encoding::Little, Kind::Number);
+                lay.leaf("number", len, value);
+            });
+        }
+    }
+
     /// A block number of a journal.
     fn number_be(&mut self, name: &'static str, len: usize) {
         let raw = self.left();
@@ -425,11 +456,7 @@ impl Lay<'_> {
             .iter()
             .take(len)
             .fold(0, |number: u64, &byte| number << 8 | u64::from(byte));
-        let value = Value::Number(
-            number,
-            crate::layout::Encoding::Big,
-            crate::layout::Kind::Block,
-        );
+        let value = Value::Number(number, Encoding::Big, Kind::Block);
         self.leaf(name, len, value);
     }
 }

@@ -10,6 +10,7 @@
 
 mod kind;
 mod lay;
+pub mod path;
 mod text;
 
 use std::fmt;
@@ -109,6 +110,12 @@ impl<'a> Node<'a> {
             (Value::Bytes, _) => "hex",
             (Value::Fill(_), _) => "fill",
         }
+    }
+
+    /// The bytes as hexadecimal digits.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        text::hex(self.raw)
     }
 
     /// The value of a leaf as text; for a structure, nothing.
