@@ -58,8 +58,18 @@ pub(crate) struct Shell {
 impl Shell {
     /// Opens a volume; an error is what would be said of it.
     pub(crate) fn open(image: &Path) -> Result<Self, String> {
+        Self::start(image, false)
+    }
+
+    /// Opens a volume for writing.
+    pub(crate) fn edit(image: &Path) -> Result<Self, String> {
+        Self::start(image, true)
+    }
+
+    fn start(image: &Path, writes: bool) -> Result<Self, String> {
         let (out, err) = (Sink::default(), Sink::default());
         let mut session = Session::new(Box::new(out.clone()), Box::new(err.clone()));
+        session.writes = writes;
         session
             .open(image.to_path_buf(), Superblock::default())
             .map_err(|error| format!("{error:#}"))?;
