@@ -8,6 +8,7 @@ mod file;
 mod mem;
 mod mmap;
 mod overlay;
+mod packed;
 
 use std::fmt::Debug;
 
@@ -16,6 +17,7 @@ pub use file::FileDevice;
 pub use mem::MemDevice;
 pub use mmap::MmapDevice;
 pub use overlay::OverlayDevice;
+pub use packed::{PackedDevice, PaddedDevice, is_packed};
 
 use crate::error::IoError;
 

@@ -15,15 +15,37 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::size::show_size;
-use crate::device::{Device, FileDevice, MmapDevice};
+use crate::device::{Device, FileDevice, MmapDevice, PackedDevice, PaddedDevice, is_packed};
 use crate::error::{Error, IoError, Result};
 
-/// Opens for reading: regular files are mapped, block devices are read positionally.
+/// Opens for reading: regular files are mapped, block devices are read positionally. A packed
+/// metadata image is opened as the device that it was made from.
 ///
 /// # Errors
 /// The path is no regular file or block device, cannot be read, or is being written by another
 /// program of this toolkit.
 pub fn read_only(path: &Path) -> Result<Box<dyn Device>> {
+    let device = read_only_raw(path)?;
+    if is_packed(&device) {
+        return Ok(Box::new(PackedDevice::open(device)?));
+    }
+    Ok(device)
+}
+
+/// Opens a metadata image for reading: a packed one, which [`read_only`] knows as well, or a raw
+/// one, which may end before its volume does.
+///
+/// # Errors
+/// As [`read_only`].
+pub fn metadata_image(path: &Path) -> Result<Box<dyn Device>> {
+    let device = read_only_raw(path)?;
+    if is_packed(&device) {
+        return Ok(Box::new(PackedDevice::open(device)?));
+    }
+    Ok(Box::new(PaddedDevice::new(device)))
+}
+
+fn read_only_raw(path: &Path) -> Result<Box<dyn Device>> {
     check_type(path)?;
     let file = OpenOptions::new()
         .read(true)
