@@ -50,6 +50,9 @@ struct Cli {
     /// Print the JSON Schema of what --json prints, and exit
     #[arg(long, exclusive = true)]
     json_schema: bool,
+    /// The volume is a metadata image, packed or raw, by `image` or o2image
+    #[arg(short = 'i', requires = "volume")]
+    image: bool,
     /// Image file or block device; without it, use `open`
     volume: Option<PathBuf>,
 }
@@ -151,6 +154,7 @@ fn all(cli: &Cli, mut session: Session) -> io::Result<()> {
     };
     if let Some(path) = &cli.volume {
         let by = Superblock {
+            image: cli.image,
             backup: cli.backup,
             block_bits,
         };

@@ -73,6 +73,8 @@ pub struct Superblock {
     pub backup: Option<u32>,
     /// log2 of the block size, to find the backup.
     pub block_bits: Option<u32>,
+    /// Whether the file is a metadata image, of whichever kind.
+    pub image: bool,
 }
 
 impl Superblock {
@@ -158,6 +160,9 @@ impl Session {
     /// It cannot be opened.
     pub fn open(&mut self, path: PathBuf, by: Superblock) -> Result<()> {
         let place = || path.display().to_string();
+        if by.image && self.writes {
+            bail!("{}: a metadata image is not written", place());
+        }
         let volume = if self.writes {
             let mut volume = by.open(open::writable(&path)?).with_context(place)?;
             alone(&mut volume, "debugfs.cowfs", &mut self.err).with_context(place)?;
@@ -171,7 +176,12 @@ impl Session {
             }
             Access::Write(volume)
         } else {
-            Access::Read(by.open(open::read_only(&path)?).with_context(place)?)
+            let device = if by.image {
+                open::metadata_image(&path)?
+            } else {
+                open::read_only(&path)?
+            };
+            Access::Read(by.open(device).with_context(place)?)
         };
         let open = Open { path, volume };
         self.root = open.view().info().root;

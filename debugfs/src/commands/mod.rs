@@ -7,6 +7,7 @@ mod delta;
 mod edit;
 mod extents;
 mod field;
+mod image;
 mod index;
 mod inode;
 mod list;
@@ -41,6 +42,7 @@ pub(crate) const GROUPS: &[&[Command]] = &[
     edit::COMMANDS,
     extents::COMMANDS,
     field::COMMANDS,
+    image::COMMANDS,
     index::COMMANDS,
     inode::COMMANDS,
     list::COMMANDS,

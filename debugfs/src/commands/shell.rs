@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::report::{Page, PathNamed, Report, Text};
 use crate::schema;
 use crate::session::{Session, Superblock, number};
-use crate::table::{self, Args, Command, Count, FILE, Needs, OperandKind, Opt, operand};
+use crate::table::{self, Args, Command, Count, FILE, Needs, OperandKind, Opt, flag, operand};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -49,12 +49,15 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "open",
         aliases: &[],
-        options: &[Opt {
-            short: 's',
-            long: "superblock",
-            value: Some("N"),
-            help: "open it by backup superblock N, 1 to 6",
-        }],
+        options: &[
+            flag('i', "image", "it is a metadata image, packed or raw"),
+            Opt {
+                short: 's',
+                long: "superblock",
+                value: Some("N"),
+                help: "open it by backup superblock N, 1 to 6",
+            },
+        ],
         operands: &[operand("VOLUME", OperandKind::Host, Count::One)],
         summary: "Opens a volume.",
         about: "A volume that is open already is closed first.",
@@ -187,6 +190,7 @@ fn open(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
         Superblock {
             backup,
             block_bits: None,
+            image: args.has('i'),
         },
     )?;
     Ok(None)

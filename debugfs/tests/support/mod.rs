@@ -58,20 +58,29 @@ pub(crate) struct Shell {
 impl Shell {
     /// Opens a volume; an error is what would be said of it.
     pub(crate) fn open(image: &Path) -> Result<Self, String> {
-        Self::start(image, false)
+        Self::start(image, false, Superblock::default())
     }
 
     /// Opens a volume for writing.
     pub(crate) fn edit(image: &Path) -> Result<Self, String> {
-        Self::start(image, true)
+        Self::start(image, true, Superblock::default())
     }
 
-    fn start(image: &Path, writes: bool) -> Result<Self, String> {
+    /// Opens a metadata image.
+    pub(crate) fn image(image: &Path) -> Result<Self, String> {
+        let by = Superblock {
+            image: true,
+            ..Superblock::default()
+        };
+        Self::start(image, false, by)
+    }
+
+    fn start(image: &Path, writes: bool, by: Superblock) -> Result<Self, String> {
         let (out, err) = (Sink::default(), Sink::default());
         let mut session = Session::new(Box::new(out.clone()), Box::new(err.clone()));
         session.writes = writes;
         session
-            .open(image.to_path_buf(), Superblock::default())
+            .open(image.to_path_buf(), by)
             .map_err(|error| format!("{error:#}"))?;
         Ok(Self { session, out, err })
     }

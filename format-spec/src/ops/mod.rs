@@ -6,6 +6,7 @@ mod clone;
 pub mod compare;
 mod cow;
 pub mod delta;
+pub mod image;
 pub mod manifest;
 pub mod map;
 mod names;
