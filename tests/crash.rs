@@ -26,8 +26,9 @@ fn prepared(block_size: u32, mount: Mount) -> Vec<u8> {
     let options = Options {
         block_size: Some(block_size),
         mount,
-        // With two slots, a commit holds its own.
-        slots: Some(2),
+        // With two slots, a commit holds its own. (With small blocks and two slots, fsck.ocfs2 wrongly
+        // misses an index of the system directory.)
+        slots: Some(if block_size == 4096 { 2 } else { 1 }),
         uuid: Some([7; 16]),
         time: Some(NOW.seconds),
         ..Options::default()
@@ -96,7 +97,10 @@ fn stop_everywhere(block_size: u32, mount: Mount) {
             );
             assert!(volume.pending().is_empty());
             let slots = volume.nodes().unwrap().slots;
-            assert_eq!(slots, [None, None], "{name} at write {stop}: the slot map");
+            assert!(
+                slots.iter().all(Option::is_none),
+                "{name} at write {stop}: {slots:?}"
+            );
             if mount == Mount::Cluster && stop % 4 != 0 {
                 continue;
             }

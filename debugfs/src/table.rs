@@ -80,6 +80,8 @@ pub enum OperandKind {
     Number,
     /// A command.
     Command,
+    /// A word that the command's own usage spells out.
+    Word,
 }
 
 /// How many operands of a kind there may be.

@@ -25,6 +25,8 @@ const LINES: &[&str] = &[
     "slotmap",
     "hb",
     "nodes",
+    "quota",
+    "quota group",
     "logdump 0",
     "logdump -T 0",
     "lsdel",

@@ -7,6 +7,7 @@ use cowfs_format::dump::path::{Found, select};
 use cowfs_format::dump::{self, BlockKind, Value};
 use cowfs_format::layout::XATTR_BUCKET;
 use cowfs_format::units::BlockNo;
+use cowfs_format::volume::kinds;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -116,7 +117,7 @@ fn one(session: &Session, spec: &[u8], forced: Option<BlockKind>) -> Result<Bloc
         _ => 1,
     };
     let bytes = view.run(blkno, count.max(1))?;
-    let kind = forced.unwrap_or_else(|| BlockKind::detect(&bytes));
+    let kind = forced.unwrap_or_else(|| kinds::kind_of(view, blkno, &bytes));
     let tree = dump::dump(kind, &bytes);
     let found = select(&tree, names);
     if found.is_empty() {

@@ -7,10 +7,9 @@ use anyhow::{Context, Result};
 use cowfs_format::block::View;
 use cowfs_format::dump::BlockKind;
 use cowfs_format::error::Error;
-use cowfs_format::layout::jbd2::{
-    BlockHeader, COMMIT, DESCRIPTOR, INCOMPAT_64BIT, INCOMPAT_NAMES, MAGIC, REVOKE,
-};
-use cowfs_format::read::journal::{self, Journal};
+use cowfs_format::layout::jbd2::{BlockHeader, COMMIT, DESCRIPTOR, INCOMPAT_NAMES, MAGIC, REVOKE};
+use cowfs_format::read::journal::Journal;
+use cowfs_format::read::log::{self, Sums};
 use cowfs_format::units::Slot;
 use cowfs_format::volume::system::{self, SystemFile};
 use schemars::JsonSchema;
@@ -79,6 +78,9 @@ struct Record {
     sequence: Option<u32>,
     /// Whether a replay would use it.
     live: bool,
+    /// Whether its checksum matches, when it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checksum: Option<bool>,
     /// The blocks that a descriptor names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tags: Vec<Tag>,
@@ -140,7 +142,7 @@ fn logdump(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>
 fn records(view: View<'_>, journal: &Journal, images: bool) -> (Vec<Record>, Vec<Error>) {
     let sb = &journal.superblock;
     let live = live(view, journal);
-    let wide = sb.s_feature_incompat.get() & INCOMPAT_64BIT != 0;
+    let (form, sums) = (journal.form(), Sums::of(sb));
     let (mut found, mut faults) = (Vec::<Record>::new(), Vec::new());
     // Where the superblock takes a second block, it has nothing in it.
     for at in 1..sb.s_maxlen.get() {
@@ -160,6 +162,7 @@ fn records(view: View<'_>, journal: &Journal, images: bool) -> (Vec<Record>, Vec
             kind: "data",
             sequence: head.map(|(head, _)| head.h_sequence.get()),
             live: live.contains(&at),
+            checksum: None,
             tags: Vec::new(),
             revoked: Vec::new(),
             image: None,
@@ -168,16 +171,16 @@ fn records(view: View<'_>, journal: &Journal, images: bool) -> (Vec<Record>, Vec
         match head.map(|(head, _)| head.h_blocktype.get()) {
             Some(DESCRIPTOR) => {
                 (record.kind, record.title) = ("descriptor", "Journal Descriptor");
-                let tags = journal::tags(&block, wide).into_iter();
-                let tag = |(home, flags): (cowfs_format::units::BlockNo, u16)| Tag {
-                    blkno: home.0,
-                    flags: Flags::of(flags, TAG_FLAGS),
+                let tags = log::tags(&block, form).into_iter();
+                let tag = |tag: log::Tag| Tag {
+                    blkno: tag.home.0,
+                    flags: Flags::of(tag.flags, TAG_FLAGS),
                 };
                 record.tags = tags.map(tag).collect();
             }
             Some(REVOKE) => {
                 (record.kind, record.title) = ("revoke", "Journal Revoke Block");
-                let revoked = journal::revoked(&block, wide).into_iter();
+                let revoked = log::revoked(&block, form).into_iter();
                 record.revoked = revoked.map(|home| home.0).collect();
             }
             Some(COMMIT) => (record.kind, record.title) = ("commit", "Journal Commit Block"),
@@ -194,6 +197,9 @@ fn records(view: View<'_>, journal: &Journal, images: bool) -> (Vec<Record>, Vec
                 }
             }
         }
+        if let Some((head, _)) = head.filter(|_| form.sums()) {
+            record.checksum = sums.record(&block, head.h_blocktype.get());
+        }
         match found.last_mut() {
             Some(last)
                 if record.kind == "data" && last.kind == "data" && last.live == record.live =>
@@ -209,7 +215,7 @@ fn records(view: View<'_>, journal: &Journal, images: bool) -> (Vec<Record>, Vec
 /// The blocks of the log that a replay would use.
 fn live(view: View<'_>, journal: &Journal) -> HashSet<u32> {
     let sb = &journal.superblock;
-    let wide = sb.s_feature_incompat.get() & INCOMPAT_64BIT != 0;
+    let (form, sums) = (journal.form(), Sums::of(sb));
     let (mut found, mut open) = (HashSet::new(), Vec::new());
     let (mut at, mut sequence) = (sb.s_start.get(), sb.s_sequence.get());
     let mut left = sb.s_maxlen.get();
@@ -223,7 +229,8 @@ fn live(view: View<'_>, journal: &Journal) -> HashSet<u32> {
             break;
         }
         let images = match head.h_blocktype.get() {
-            DESCRIPTOR => journal::tags(&block, wide).len(),
+            kind if sums.record(&block, kind) == Some(false) => break,
+            DESCRIPTOR => log::tags(&block, form).len(),
             COMMIT | REVOKE => 0,
             _ => break,
         };
@@ -299,7 +306,12 @@ impl Text for Record {
                 "revoke" => REVOKE,
                 _ => 0,
             };
-            writeln!(page, "\tSeq: {sequence}   Type: {number}")?;
+            let wrong = if self.checksum == Some(false) {
+                "   checksum wrong"
+            } else {
+                ""
+            };
+            writeln!(page, "\tSeq: {sequence}   Type: {number}{wrong}")?;
         }
         if !self.tags.is_empty() {
             writeln!(page, "\tNo. Blocknum        Flags")?;

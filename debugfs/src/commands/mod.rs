@@ -20,6 +20,7 @@ mod names;
 mod nodes;
 mod owners;
 mod parts;
+mod quota;
 mod raw;
 mod rdump;
 mod refcount;
@@ -53,6 +54,7 @@ pub(crate) const GROUPS: &[&[Command]] = &[
     names::COMMANDS,
     nodes::COMMANDS,
     owners::COMMANDS,
+    quota::COMMANDS,
     raw::COMMANDS,
     rdump::COMMANDS,
     refcount::COMMANDS,

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use cowfs_format::dump::{self, BlockKind};
 use cowfs_format::layout::XATTR_BUCKET;
+use cowfs_format::volume::kinds;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
@@ -28,8 +29,11 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     about: "Columns: offset, length, encoding, field, value. Two different blocks never give the \
             same text. Types: ocfs_header superblock dinode extent_block group_desc dir_block \
             dx_root dx_leaf xattr_block xattr_bucket refcount_block journal_superblock \
-            journal_descriptor journal_descriptor_64 journal_commit journal_revoke \
-            journal_revoke_64 slot_map slot_map_extended raw.",
+            journal_descriptor journal_descriptor_64 journal_descriptor_v2 \
+            journal_descriptor_v2_64 journal_descriptor_v3 journal_commit journal_revoke \
+            journal_revoke_64 journal_revoke_sum journal_revoke_sum_64 quota_info quota_tree \
+            quota_leaf quota_local_info quota_chunk quota_changes slot_map slot_map_extended \
+            heartbeat raw.",
     needs: Needs::Volume,
     says: schema::of::<Dumps>,
     run: block,
@@ -114,7 +118,7 @@ fn block(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> 
                 continue;
             }
         };
-        let kind = forced.unwrap_or_else(|| BlockKind::detect(&bytes));
+        let kind = forced.unwrap_or_else(|| kinds::kind_of(view, blkno, &bytes));
         let tree = dump::dump(kind, &bytes);
         blocks.push(Dump {
             blkno: blkno.0,

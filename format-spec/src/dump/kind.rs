@@ -3,16 +3,19 @@
 use zerocopy::FromBytes;
 
 use super::lay::Lay;
-use super::{Name, Value};
+use super::{Name, Value, system};
 use crate::block::MetaBlock;
-use crate::layout::jbd2::{self, BlockHeader, BlockTag, CommitBlock, JournalSuperBlock};
+use crate::layout::jbd2::{
+    self, BlockHeader, BlockTag, BlockTag3, Checksums, CommitBlock, JournalSuperBlock, LogForm,
+};
 use crate::layout::{
     ChainList, ChainRec, DINODE_HEAD, DIR_TRAILER, DIR_TRAILER_SIGNATURE, DIRENT_HEAD, Dinode,
     DirBlockTrailer, DirEntry, DxEntry, DxEntryList, DxLeaf, DxRoot, DynFeatures, Encoding,
     ExtendedSlot, ExtentBlock, ExtentList, ExtentRec, ExtentRecInterior, FileType, GROUP_BITMAP,
-    GROUP_LIST, GroupDesc, InlineData, InodeFlags, Kind, LocalAlloc, OcfsHeader, RefcountBlock,
-    RefcountList, RefcountRec, SUPER_BLOCK_SIGNATURE, SuperBlock, TruncateLog, TruncateRec,
-    XattrBlock, XattrEntry, XattrHeader, XattrTreeRoot, XattrValueRoot,
+    GROUP_LIST, GlobalQuotaInfo, GroupDesc, InlineData, InodeFlags, Kind, LocalAlloc,
+    LocalQuotaInfo, OcfsHeader, RefcountBlock, RefcountList, RefcountRec, SUPER_BLOCK_SIGNATURE,
+    SuperBlock, TruncateLog, TruncateRec, XattrBlock, XattrEntry, XattrHeader, XattrTreeRoot,
+    XattrValueRoot,
 };
 use crate::read::dir;
 use crate::units::index;
@@ -44,29 +47,46 @@ pub enum BlockKind {
     RefcountBlock,
     /// Superblock of a journal.
     JournalSuper,
-    /// Descriptor of a journal.
-    JournalDescriptor {
-        /// Whether its block numbers have 64 bits.
-        wide: bool,
-    },
+    /// Descriptor of a journal of this form.
+    JournalDescriptor(LogForm),
     /// Commit record of a journal.
     JournalCommit,
-    /// Revoke record of a journal.
-    JournalRevoke {
-        /// Whether its block numbers have 64 bits.
-        wide: bool,
-    },
+    /// Revoke record of a journal of this form.
+    JournalRevoke(LogForm),
+    /// Block 0 of a global quota file.
+    QuotaInfo,
+    /// References of a quota tree.
+    QuotaTree,
+    /// Entries of a quota tree.
+    QuotaLeaf,
+    /// Block 0 of a slot's quota file.
+    QuotaLocalInfo,
+    /// Bitmap of a chunk of a slot's quota file.
+    QuotaChunk,
+    /// Changes in a slot's quota file.
+    QuotaChanges,
     /// A block of the slot map, as node numbers of 16 bits.
     SlotMap,
     /// A block of the extended slot map.
     SlotMapExtended,
+    /// Heartbeats.
+    Heartbeat,
     /// Bytes.
     Raw,
 }
 
+/// The forms that logs have.
+const FORMS: [LogForm; 5] = [
+    LogForm::of(0),
+    LogForm::of(jbd2::INCOMPAT_64BIT),
+    LogForm::of(jbd2::INCOMPAT_CSUM_V2),
+    LogForm::of(jbd2::INCOMPAT_CSUM_V2 | jbd2::INCOMPAT_64BIT),
+    LogForm::of(jbd2::INCOMPAT_CSUM_V3),
+];
+
 impl BlockKind {
     /// All kinds.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 32] = [
         Self::OcfsHeader,
         Self::SuperBlock,
         Self::Dinode,
@@ -79,13 +99,25 @@ impl BlockKind {
         Self::XattrBucket,
         Self::RefcountBlock,
         Self::JournalSuper,
-        Self::JournalDescriptor { wide: false },
-        Self::JournalDescriptor { wide: true },
+        Self::JournalDescriptor(FORMS[0]),
+        Self::JournalDescriptor(FORMS[1]),
+        Self::JournalDescriptor(FORMS[2]),
+        Self::JournalDescriptor(FORMS[3]),
+        Self::JournalDescriptor(FORMS[4]),
         Self::JournalCommit,
-        Self::JournalRevoke { wide: false },
-        Self::JournalRevoke { wide: true },
+        Self::JournalRevoke(FORMS[0]),
+        Self::JournalRevoke(FORMS[1]),
+        Self::JournalRevoke(FORMS[2]),
+        Self::JournalRevoke(FORMS[3]),
+        Self::QuotaInfo,
+        Self::QuotaTree,
+        Self::QuotaLeaf,
+        Self::QuotaLocalInfo,
+        Self::QuotaChunk,
+        Self::QuotaChanges,
         Self::SlotMap,
         Self::SlotMapExtended,
+        Self::Heartbeat,
         Self::Raw,
     ];
 
@@ -105,13 +137,29 @@ impl BlockKind {
             Self::XattrBucket => "xattr_bucket",
             Self::RefcountBlock => "refcount_block",
             Self::JournalSuper => "journal_superblock",
-            Self::JournalDescriptor { wide: false } => "journal_descriptor",
-            Self::JournalDescriptor { wide: true } => "journal_descriptor_64",
+            Self::JournalDescriptor(form) => match (form.checksums, form.wide) {
+                (Checksums::None, false) => "journal_descriptor",
+                (Checksums::None, true) => "journal_descriptor_64",
+                (Checksums::V2, false) => "journal_descriptor_v2",
+                (Checksums::V2, true) => "journal_descriptor_v2_64",
+                (Checksums::V3, _) => "journal_descriptor_v3",
+            },
             Self::JournalCommit => "journal_commit",
-            Self::JournalRevoke { wide: false } => "journal_revoke",
-            Self::JournalRevoke { wide: true } => "journal_revoke_64",
+            Self::JournalRevoke(form) => match (form.sums(), form.wide) {
+                (false, false) => "journal_revoke",
+                (false, true) => "journal_revoke_64",
+                (true, false) => "journal_revoke_sum",
+                (true, true) => "journal_revoke_sum_64",
+            },
+            Self::QuotaInfo => "quota_info",
+            Self::QuotaTree => "quota_tree",
+            Self::QuotaLeaf => "quota_leaf",
+            Self::QuotaLocalInfo => "quota_local_info",
+            Self::QuotaChunk => "quota_chunk",
+            Self::QuotaChanges => "quota_changes",
             Self::SlotMap => "slot_map",
             Self::SlotMapExtended => "slot_map_extended",
+            Self::Heartbeat => "heartbeat",
             Self::Raw => "raw",
         }
     }
@@ -123,7 +171,9 @@ impl BlockKind {
     }
 
     /// What a block says that it is. Blocks without a signature (directory blocks without trailer,
-    /// buckets, quota blocks, slot maps, data) are [`BlockKind::Raw`]; so are those of foreign journals.
+    /// buckets, most quota blocks, the slot map, heartbeats, data) are [`BlockKind::Raw`], and
+    /// records of a log are taken for those of one without features: see
+    /// [`kind_of`](crate::volume::kinds::kind_of) for what a block is by its place.
     #[must_use]
     pub fn detect(bytes: &[u8]) -> Self {
         let mut signature = [0; 8];
@@ -148,11 +198,14 @@ impl BlockKind {
         {
             return match head.h_blocktype.get() {
                 jbd2::SUPERBLOCK_V1 | jbd2::SUPERBLOCK_V2 => Self::JournalSuper,
-                jbd2::DESCRIPTOR => Self::JournalDescriptor { wide: false },
+                jbd2::DESCRIPTOR => Self::JournalDescriptor(FORMS[0]),
                 jbd2::COMMIT => Self::JournalCommit,
-                jbd2::REVOKE => Self::JournalRevoke { wide: false },
+                jbd2::REVOKE => Self::JournalRevoke(FORMS[0]),
                 _ => Self::Raw,
             };
+        }
+        if let Some(kind) = system::detect(bytes) {
+            return kind;
         }
         let header = OcfsHeader::ref_from_prefix(bytes).ok();
         match (trailer, header) {
@@ -198,13 +251,20 @@ pub(super) fn lay_out(lay: &mut Lay<'_>, kind: BlockKind) {
         BlockKind::XattrBucket => xattr_area(lay, "bucket"),
         BlockKind::RefcountBlock => refcount(lay),
         BlockKind::JournalSuper => lay.fields(JournalSuperBlock::FIELDS),
-        BlockKind::JournalDescriptor { wide } => descriptor(lay, wide),
+        BlockKind::JournalDescriptor(form) => descriptor(lay, form),
         BlockKind::JournalCommit => lay.fields(CommitBlock::FIELDS),
-        BlockKind::JournalRevoke { wide } => revoke(lay, wide),
+        BlockKind::JournalRevoke(form) => revoke(lay, form),
+        BlockKind::QuotaInfo => system::quota(lay, |lay| lay.fields(GlobalQuotaInfo::FIELDS)),
+        BlockKind::QuotaTree => system::quota(lay, system::tree),
+        BlockKind::QuotaLeaf => system::quota(lay, system::leaf),
+        BlockKind::QuotaLocalInfo => system::quota(lay, |lay| lay.fields(LocalQuotaInfo::FIELDS)),
+        BlockKind::QuotaChunk => system::quota(lay, system::chunk),
+        BlockKind::QuotaChanges => system::quota(lay, system::changes),
         BlockKind::SlotMap => lay.numbers("node", 2),
         BlockKind::SlotMapExtended => {
             lay.records("slot", ExtendedSlot::FIELDS, usize::MAX);
         }
+        BlockKind::Heartbeat => system::heartbeat(lay),
         BlockKind::Raw => lay.rest("bytes"),
     }
 }
@@ -397,43 +457,71 @@ fn refcount(lay: &mut Lay<'_>) {
     });
 }
 
-fn descriptor(lay: &mut Lay<'_>, wide: bool) {
-    lay.fields(BlockHeader::FIELDS);
-    let mut tag_index = 0;
-    while let Ok((tag, _)) = BlockTag::ref_from_prefix(lay.left()) {
-        let flags = tag.t_flags.get();
-        let uuid = if flags & jbd2::TAG_SAME_UUID == 0 {
-            16
-        } else {
-            0
-        };
-        let len = size_of::<BlockTag>() + if wide { 4 } else { 0 } + uuid;
-        if lay.left().len() < len {
-            break;
-        }
-        lay.group(Name::Item("tag", tag_index), len, |lay| {
-            lay.fields(BlockTag::FIELDS);
-            if wide {
-                lay.plain("t_blocknr_high", 4);
-            }
-            lay.plain("uuid", uuid);
-        });
-        tag_index += 1;
-        if flags & jbd2::TAG_LAST != 0 {
-            break;
-        }
+/// Lays out a record of a log up to its checksum, and its checksum.
+fn with_tail(lay: &mut Lay<'_>, form: LogForm, inner: impl FnOnce(&mut Lay<'_>)) {
+    let len = lay.left().len().saturating_sub(form.tail_bytes());
+    lay.group(Name::Field("record"), len, inner);
+    if form.sums() {
+        lay.fields(jbd2::BlockTail::FIELDS);
     }
 }
 
-fn revoke(lay: &mut Lay<'_>, wide: bool) {
-    let used = jbd2::RevokeHeader::ref_from_prefix(lay.left())
-        .map_or(0, |(head, _)| index(head.r_count.get().into()));
-    lay.fields(jbd2::RevokeHeader::FIELDS);
-    let width = if wide { 8 } else { 4 };
-    let end = used.saturating_sub(size_of::<jbd2::RevokeHeader>());
-    for _ in 0..end.min(lay.left().len()) / width {
-        lay.number_be("r_blocknr", width);
+fn descriptor(lay: &mut Lay<'_>, form: LogForm) {
+    with_tail(lay, form, |lay| {
+        lay.fields(BlockHeader::FIELDS);
+        let mut tag_index = 0;
+        while let Some(flags) = tag_flags(lay.left(), form) {
+            let uuid = if flags & jbd2::TAG_SAME_UUID == 0 {
+                jbd2::TAG_UUID
+            } else {
+                0
+            };
+            let len = form.tag_bytes() + uuid;
+            if lay.left().len() < len {
+                break;
+            }
+            lay.group(Name::Item("tag", tag_index), len, |lay| {
+                if form.checksums == Checksums::V3 {
+                    lay.fields(BlockTag3::FIELDS);
+                } else {
+                    lay.fields(BlockTag::FIELDS);
+                    if form.wide {
+                        lay.plain("t_blocknr_high", 4);
+                    }
+                }
+                let unused = lay.left().len().saturating_sub(uuid);
+                lay.plain("t_unused", unused);
+                lay.plain("uuid", uuid);
+            });
+            tag_index += 1;
+            if flags & jbd2::TAG_LAST != 0 {
+                break;
+            }
+        }
+    });
+}
+
+/// The flags of the tag at the start of bytes.
+fn tag_flags(bytes: &[u8], form: LogForm) -> Option<u16> {
+    if form.checksums == Checksums::V3 {
+        let (tag, _) = BlockTag3::ref_from_prefix(bytes).ok()?;
+        let [low, next, ..] = tag.t_flags.get().to_le_bytes();
+        return Some(u16::from_le_bytes([low, next]));
     }
+    Some(BlockTag::ref_from_prefix(bytes).ok()?.0.t_flags.get())
+}
+
+fn revoke(lay: &mut Lay<'_>, form: LogForm) {
+    with_tail(lay, form, |lay| {
+        let used = jbd2::RevokeHeader::ref_from_prefix(lay.left())
+            .map_or(0, |(head, _)| index(head.r_count.get().into()));
+        lay.fields(jbd2::RevokeHeader::FIELDS);
+        let width = if form.wide { 8 } else { 4 };
+        let end = used.saturating_sub(size_of::<jbd2::RevokeHeader>());
+        for _ in 0..end.min(lay.left().len()) / width {
+            lay.number_be("r_blocknr", width);
+        }
+    });
 }
 
 impl Lay<'_> {

@@ -11,6 +11,7 @@
 mod kind;
 mod lay;
 pub mod path;
+mod system;
 mod text;
 
 use std::fmt;

@@ -130,6 +130,93 @@ layout! {
 }
 
 layout! {
+    /// A tag of a descriptor, with checksums version 3.
+    BlockTag3 [16] {
+        /// Low half of the block number.
+        0x00 t_blocknr: U32 = Kind::Block;
+        /// Flags.
+        0x04 t_flags: U32 = Kind::Flags(&[(1, "escape"), (2, "same-uuid"), (4, "deleted"), (8, "last")]);
+        /// High half of the block number.
+        0x08 t_blocknr_high: U32;
+        /// Checksum of the transaction's number and the image.
+        0x0C t_checksum: U32 = Kind::Hex;
+    }
+}
+
+layout! {
+    /// End of descriptors and revoke records, with checksums version 2 or 3.
+    BlockTail [4] {
+        /// Checksum of the block with this as zero.
+        0x00 t_checksum: U32 = Kind::Hex;
+    }
+}
+
+/// Bytes of a UUID behind a tag.
+pub const TAG_UUID: usize = 16;
+
+/// How the records of a log are laid out: a matter of the journal's features.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LogForm {
+    /// Whether block numbers have 64 bits.
+    pub wide: bool,
+    /// Whether there are checksums, and which.
+    pub checksums: Checksums,
+}
+
+/// Checksums of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Checksums {
+    /// None.
+    #[default]
+    None,
+    /// Version 2: sixteen bits for an image.
+    V2,
+    /// Version 3: all bits.
+    V3,
+}
+
+impl LogForm {
+    /// The form that incompat features of a journal demand.
+    #[must_use]
+    pub const fn of(incompat: u32) -> Self {
+        Self {
+            wide: incompat & INCOMPAT_64BIT != 0,
+            checksums: if incompat & INCOMPAT_CSUM_V3 != 0 {
+                Checksums::V3
+            } else if incompat & INCOMPAT_CSUM_V2 != 0 {
+                Checksums::V2
+            } else {
+                Checksums::None
+            },
+        }
+    }
+
+    /// Whether records have checksums.
+    #[must_use]
+    pub const fn sums(self) -> bool {
+        !matches!(self.checksums, Checksums::None)
+    }
+
+    /// Bytes of a tag, without the UUID. (Those of version 2 end with two bytes that nobody uses.)
+    #[must_use]
+    pub const fn tag_bytes(self) -> usize {
+        match (self.checksums, self.wide) {
+            (Checksums::V3, _) => 16,
+            (Checksums::V2, true) => 14,
+            (Checksums::V2, false) => 10,
+            (Checksums::None, true) => 12,
+            (Checksums::None, false) => 8,
+        }
+    }
+
+    /// Bytes at the end of a descriptor or revoke record that are its checksum.
+    #[must_use]
+    pub const fn tail_bytes(self) -> usize {
+        if self.sums() { 4 } else { 0 }
+    }
+}
+
+layout! {
     /// A commit record.
     CommitBlock [0x3C] {
         /// [`MAGIC`].

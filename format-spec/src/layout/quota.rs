@@ -96,6 +96,14 @@ layout! {
 }
 
 layout! {
+    /// Head of a chunk of a slot's quota file; a bit for each of its changes follows.
+    LocalQuotaChunk [4] {
+        /// Unused changes in the blocks that there are.
+        0x00 dqc_free: U32;
+    }
+}
+
+layout! {
     /// A change of usage that a slot has not yet merged into the global file.
     LocalDqblk [24] {
         /// User or group.

@@ -11,12 +11,14 @@ use zerocopy::FromBytes;
 use crate::block::View;
 use crate::error::{Error, FaultKind, Result};
 use crate::layout::jbd2::{
-    BlockHeader, BlockTag, COMMIT, DESCRIPTOR, INCOMPAT_64BIT, INCOMPAT_REVOKE, JournalSuperBlock,
-    MAGIC, REVOKE, RevokeHeader, SUPERBLOCK_V2, TAG_ESCAPE, TAG_LAST, TAG_SAME_UUID,
+    BlockHeader, COMMIT, DESCRIPTOR, INCOMPAT_64BIT, INCOMPAT_ASYNC_COMMIT, INCOMPAT_CSUM_V2,
+    INCOMPAT_CSUM_V3, INCOMPAT_REVOKE, JournalSuperBlock, LogForm, MAGIC, REVOKE, SUPERBLOCK_V2,
+    TAG_ESCAPE,
 };
 use crate::layout::{Dinode, InodeFlags, JOURNAL_DIRTY};
 use crate::read::extent::Extent;
-use crate::units::{BlockNo, index};
+use crate::read::log::{self, Sums};
+use crate::units::BlockNo;
 
 /// A journal's place on the device and its superblock.
 #[derive(Clone, Debug)]
@@ -125,6 +127,21 @@ impl Journal {
             })
     }
 
+    /// Whether a block on the device is part of the journal file.
+    #[must_use]
+    pub fn contains(&self, blkno: BlockNo) -> bool {
+        self.extents.iter().any(|e| {
+            let blocks = u64::from(e.clusters).saturating_mul(self.bpc);
+            e.blkno <= blkno && blkno.0 - e.blkno.0 < blocks
+        })
+    }
+
+    /// How the records of its log are laid out.
+    #[must_use]
+    pub const fn form(&self) -> LogForm {
+        LogForm::of(self.superblock.s_feature_incompat.get())
+    }
+
     /// Block behind a block of the log, which is a ring.
     #[must_use]
     pub fn next(&self, at: u32) -> u32 {
@@ -160,7 +177,9 @@ struct Transaction {
 /// The journal has features that this library does not know, or cannot be read.
 pub fn pending(view: View<'_>, journal: &Journal) -> Result<Pending> {
     let sb = &journal.superblock;
-    let known = INCOMPAT_REVOKE | INCOMPAT_64BIT;
+    let sums = INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3;
+    // Asynchronous commits differ in when they are written, not in what they are.
+    let known = INCOMPAT_REVOKE | INCOMPAT_64BIT | INCOMPAT_ASYNC_COMMIT | sums;
     let (incompat, rest) = (
         sb.s_feature_incompat.get(),
         sb.s_feature_compat.get() | sb.s_feature_ro_compat.get(),
@@ -173,6 +192,8 @@ pub fn pending(view: View<'_>, journal: &Journal) -> Result<Pending> {
             ),
         });
     }
+    let form = journal.form();
+    let sums = Sums::of(sb);
     let mut result = Pending {
         next_sequence: sb.s_sequence.get(),
         ..Pending::default()
@@ -192,16 +213,27 @@ pub fn pending(view: View<'_>, journal: &Journal) -> Result<Pending> {
         }
         left -= 1;
         at = journal.next(at);
+        // A record that was not wholly written ends the log.
+        if sums.record(&block, head.h_blocktype.get()) == Some(false) {
+            break;
+        }
         match head.h_blocktype.get() {
             DESCRIPTOR => {
                 let mut cut = false;
-                for (home, flags) in tags(&block, incompat & INCOMPAT_64BIT != 0) {
+                for tag in log::tags(&block, form) {
+                    let home = tag.home;
                     if left == 0 {
                         cut = true;
                         break;
                     }
                     let mut image = view.raw(journal.home(at.into())?)?.into_owned();
-                    if flags & TAG_ESCAPE != 0 {
+                    if !sums.image(&tag, result.next_sequence, &image) {
+                        let rule = "the image of this block in the log fails its checksum";
+                        let (field, value) = ("t_checksum", home.0);
+                        let kind = FaultKind::Field { field, value, rule };
+                        return Err(kind.at(journal.inode).into());
+                    }
+                    if tag.flags & TAG_ESCAPE != 0 {
                         image[..4].copy_from_slice(&MAGIC.to_be_bytes());
                     }
                     left -= 1;
@@ -221,9 +253,7 @@ pub fn pending(view: View<'_>, journal: &Journal) -> Result<Pending> {
                     break;
                 }
             }
-            REVOKE => current
-                .revoked
-                .extend(revoked(&block, incompat & INCOMPAT_64BIT != 0)),
+            REVOKE => current.revoked.extend(log::revoked(&block, form)),
             COMMIT => {
                 found.push(std::mem::take(&mut current));
                 result.next_sequence = result.next_sequence.wrapping_add(1);
@@ -245,48 +275,4 @@ pub fn pending(view: View<'_>, journal: &Journal) -> Result<Pending> {
         }
     }
     Ok(result)
-}
-
-/// The tags of a descriptor: home block and flags.
-#[must_use]
-pub fn tags(block: &[u8], wide: bool) -> Vec<(BlockNo, u16)> {
-    let mut found = Vec::new();
-    let mut at = size_of::<BlockHeader>();
-    while let Some(bytes) = block.get(at..) {
-        let Ok((tag, rest)) = BlockTag::ref_from_prefix(bytes) else {
-            break;
-        };
-        let mut home = u64::from(tag.t_blocknr.get());
-        at += size_of::<BlockTag>();
-        if wide {
-            let Some(high) = rest.get(..4) else { break };
-            home |= u64::from(u32::from_be_bytes([high[0], high[1], high[2], high[3]])) << 32;
-            at += 4;
-        }
-        let flags = tag.t_flags.get();
-        found.push((BlockNo(home), flags));
-        if flags & TAG_SAME_UUID == 0 {
-            at += 16;
-        }
-        if flags & TAG_LAST != 0 {
-            break;
-        }
-    }
-    found
-}
-
-/// The blocks of a revoke record.
-#[must_use]
-pub fn revoked(block: &[u8], wide: bool) -> Vec<BlockNo> {
-    let Ok((head, _)) = RevokeHeader::ref_from_prefix(block) else {
-        return Vec::new();
-    };
-    let end = index(head.r_count.get().into()).min(block.len());
-    let bytes = block
-        .get(size_of::<RevokeHeader>()..end)
-        .unwrap_or_default();
-    bytes
-        .chunks_exact(if wide { 8 } else { 4 })
-        .map(|b| BlockNo(b.iter().fold(0, |n, &b| n << 8 | u64::from(b))))
-        .collect()
 }

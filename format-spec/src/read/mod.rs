@@ -14,6 +14,8 @@ pub mod heartbeat;
 pub mod holdings;
 pub mod inode;
 pub mod journal;
+pub mod log;
+pub mod quota;
 pub mod refcount;
 pub mod runs;
 pub mod slot_map;

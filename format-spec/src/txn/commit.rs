@@ -13,21 +13,21 @@
 //! While `DIRTY` is clear nobody looks at the log, so an unfinished step 1 or 2 leaves the volume as
 //! it was.
 
-use zerocopy::big_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::block::View;
 use crate::device::DeviceMut;
 use crate::error::{Error, Result};
 use crate::layout::jbd2::{
-    BlockHeader, BlockTag, COMMIT, DESCRIPTOR, INCOMPAT_64BIT, JournalSuperBlock, MAGIC,
-    TAG_ESCAPE, TAG_LAST, TAG_SAME_UUID,
+    BlockHeader, COMMIT, DESCRIPTOR, JournalSuperBlock, LogForm, MAGIC, TAG_ESCAPE, TAG_LAST,
+    TAG_SAME_UUID, TAG_UUID,
 };
 use crate::layout::{Dinode, JOURNAL_DIRTY};
 use crate::read::journal::Journal;
+use crate::read::log::{self, Sums};
 use crate::txn::Txn;
 use crate::txn::mark::Marks;
-use crate::units::{BlockNo, low32};
+use crate::units::BlockNo;
 use crate::volume::system::{self, SystemFile};
 
 /// What a commit wrote.
@@ -126,10 +126,11 @@ impl Log<'_> {
     fn encode(&self, images: &[(BlockNo, &[u8])], sequence: u32) -> Result<Vec<Box<[u8]>>> {
         let size = self.base.geo().block_bytes();
         let sb = &self.journal.superblock;
-        let wide = sb.s_feature_incompat.get() & INCOMPAT_64BIT != 0;
-        let tag_bytes = size_of::<BlockTag>() + if wide { 4 } else { 0 };
+        let form = LogForm::of(sb.s_feature_incompat.get());
+        let sums = Sums::of(sb);
         // The first tag of a descriptor is followed by a UUID; the others follow closely.
-        let per_descriptor = (size - size_of::<BlockHeader>() - 16) / tag_bytes;
+        let space = size - size_of::<BlockHeader>() - TAG_UUID - form.tail_bytes();
+        let per_descriptor = space / form.tag_bytes();
         let mut blocks = Vec::with_capacity(images.len() + images.len() / per_descriptor + 2);
         for part in images.chunks(per_descriptor) {
             let mut descriptor = record(size, DESCRIPTOR, sequence);
@@ -148,30 +149,27 @@ impl Log<'_> {
                 if i + 1 == part.len() {
                     flags |= TAG_LAST;
                 }
-                let tag = BlockTag {
-                    t_blocknr: U32::new(low32(blkno.0)),
-                    t_checksum: U16::new(0),
-                    t_flags: U16::new(flags),
-                };
-                descriptor[at..at + 8].copy_from_slice(tag.as_bytes());
-                at += 8;
-                if wide {
-                    descriptor[at..at + 4].copy_from_slice(&low32(blkno.0 >> 32).to_be_bytes());
-                    at += 4;
-                } else if blkno.0 > u64::from(u32::MAX) {
+                if !form.wide && blkno.0 > u64::from(u32::MAX) {
                     let why = "its journal has 32-bit block numbers, but the volume needs more";
                     return Err(Error::Refused {
                         why: why.to_owned(),
                     });
                 }
+                let checksum = sums.of_image(sequence, &image);
+                let tag = log::encode_tag(form, *blkno, flags, checksum);
+                descriptor[at..at + tag.len()].copy_from_slice(&tag);
+                at += tag.len();
                 if i == 0 {
-                    at += 16;
+                    at += TAG_UUID;
                 }
                 blocks.push(image);
             }
+            sums.stamp(&mut descriptor, DESCRIPTOR);
             blocks.insert(start, descriptor);
         }
-        blocks.push(record(size, COMMIT, sequence));
+        let mut commit = record(size, COMMIT, sequence);
+        sums.stamp(&mut commit, COMMIT);
+        blocks.push(commit);
         let room = sb.s_maxlen.get().saturating_sub(sb.s_first.get());
         if blocks.len() as u64 >= u64::from(room) {
             return Err(Error::Refused {
@@ -217,6 +215,7 @@ impl Log<'_> {
         let mut sb: JournalSuperBlock = self.journal.superblock;
         sb.s_sequence = sequence.into();
         sb.s_start = start.into();
+        Sums::of(&sb).stamp_superblock(&mut sb);
         let size = self.base.geo().block_bytes();
         for (i, part) in sb.as_bytes().chunks(size).enumerate() {
             let home = self.journal.home(i as u64)?;

@@ -10,7 +10,8 @@
 
 use crate::device::DeviceMut;
 use crate::error::{Error, Result};
-use crate::layout::Dinode;
+use crate::layout::{Dinode, LOCAL_QUOTA_MAGIC, RoCompat};
+use crate::read::quota::LocalQuota;
 use crate::read::{dir, inode};
 use crate::txn::commit::Log;
 use crate::txn::mark::Marks;
@@ -112,6 +113,25 @@ impl<D: DeviceMut> Volume<D> {
             .map_or(0, |b| u16::from_le_bytes([b[0], b[1]]));
         if Dinode::bitmap_total(&local) != 0 || used != 0 {
             return Ok(true);
+        }
+        let features = self.info().features.ro_compat;
+        for (feature, file, magic) in [
+            (
+                RoCompat::USRQUOTA,
+                SystemFile::LocalUserQuota(slot),
+                LOCAL_QUOTA_MAGIC[0],
+            ),
+            (
+                RoCompat::GRPQUOTA,
+                SystemFile::LocalGroupQuota(slot),
+                LOCAL_QUOTA_MAGIC[1],
+            ),
+        ] {
+            if features.contains(feature)
+                && !LocalQuota::open(view, system::find(view, file)?, magic)?.is_clean()
+            {
+                return Ok(true);
+            }
         }
         let orphans = inode::read(view, system::find(view, SystemFile::OrphanDir(slot))?)?;
         let mut found = false;

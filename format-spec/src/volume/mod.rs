@@ -1,6 +1,7 @@
 //! An open volume: the device, what its superblock says, and what its journals still hold.
 
 pub mod inodes;
+pub mod kinds;
 pub mod lockname;
 pub mod path;
 pub mod scan;
