@@ -4,7 +4,8 @@ use super::Imager;
 use crate::layout::jbd2::{
     BlockHeader, COMMIT, DESCRIPTOR, INCOMPAT_64BIT, INCOMPAT_REVOKE, MAGIC, REVOKE, TAG_ESCAPE,
 };
-use crate::read::journal::{self, Journal};
+use crate::read::journal::Journal;
+use crate::read::log;
 use crate::volume::JournalState;
 use zerocopy::FromBytes;
 
@@ -55,7 +56,12 @@ impl Imager<'_, '_> {
             if kind != DESCRIPTOR {
                 continue;
             }
-            for (target, flags) in journal::tags(&block, incompat & INCOMPAT_64BIT != 0) {
+            for log::Tag {
+                home: target,
+                flags,
+                ..
+            } in log::tags(&block, journal.form())
+            {
                 if left == 0 || !view.geo().contains(target, 1) {
                     return Ok(());
                 }
