@@ -2,48 +2,91 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/judge.rs"]
+mod judge;
 mod support;
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cowfs_format::dump::{BlockKind, dump};
 use cowfs_tests::golden;
+use debugfs_cowfs::table::{self, Needs};
+use judge::Judge;
 use support::Shell;
 
-/// Looks into everything that a volume has.
+/// Looks into everything that a volume has, with every command that reads.
 const SCRIPT: &[&str] = &[
     "stats",
+    "stats -h",
     "df",
     "slotmap",
     "hb",
+    "nodes",
+    "lsdel",
+    "stat_sysdir",
     "logdump 0",
+    "logdump -T 0",
     "ls -l /",
     "ls -l //",
+    "ls -l /many",
+    "ls -l /shared",
     "dirblocks /many",
+    "dx_root /many",
     "dx_dump /many",
     "dx_space /many",
+    "dx_leaf LEAF",
     "stat //global_bitmap",
     "stat //inode_alloc:0000",
     "stat //truncate_log:0000",
     "stat //local_alloc:0000",
     "stat //journal:0000",
-    "group 32768",
-    "ls -l /many",
-    "ls -l /shared",
     "stat /shared/first",
+    "stat /fragmented/whole",
+    "group GROUP",
+    "grpextents GROUP",
     "refcount -e /shared/first",
     "extents -o /shared/third",
+    "extent EXTENT",
+    "frag /fragmented/whole",
+    "bmap /fragmented/whole 7",
     "cat /shared/clone",
     "cat /inline/one",
-    "frag /fragmented/whole",
+    "dump /shared/clone HOST/dumped",
+    "rdump -b /attributes HOST",
+    "tar -o HOST/archive /inline",
+    "tar -b -o HOST/whole /",
     "xattr -v /attributes/inode",
     "xattr -v /attributes/block",
     "xattr -v /attributes/buckets",
     "icheck 100 5000 9000",
+    "owners 100 5000 9000",
     "ncheck 2700 2701 5",
+    "findpath 2700",
+    "du -r /",
+    "du",
+    "delta -c /shared/first /shared/third",
+    "manifest",
+    "manifest -n",
+    "verify KEPT",
+    "diff KEPT IMAGE",
+    "map",
+    "encode /many",
+    "decode M000000000000000000000502e6bd2c",
     "block 2 3 4 5 6 7 8 9 10",
+    "field <5> <2>.s_label /many.l_recs[0].e_cpos",
+    "cd /many",
+    "pwd",
+    "chroot /many",
+    "chroot //",
+    "cd /",
+    "curdev",
 ];
+
+/// Longest time that a command may take, on a machine that does other things as well.
+const LINE_MAX: Duration = Duration::from_secs(60);
 
 /// Numbers without a pattern, the same in each run.
 struct Random(u64);
@@ -62,17 +105,101 @@ impl Random {
     }
 }
 
-/// Runs the script; true when anything failed.
-fn look(shell: &mut Shell) -> bool {
-    let mut failed = false;
-    for (i, line) in SCRIPT.iter().enumerate() {
-        shell.session.json = i % 2 == 0;
-        let said = shell.run(line);
-        // What failed says so.
-        assert_eq!(said.good, said.err.is_empty(), "{line}");
-        failed |= !said.good;
+/// What the lines are run with.
+struct Rig {
+    judge: Judge,
+    words: Vec<(&'static str, String)>,
+    ran: BTreeSet<&'static str>,
+}
+
+impl Rig {
+    fn new(image: &Path, dir: &Path) -> Self {
+        let mut shell = Shell::open(image).unwrap();
+        let kept = dir.join("kept");
+        std::fs::write(&kept, shell.text("manifest")).unwrap();
+        let group = shell.json("stat //global_bitmap")["body"]["chains"][0]["blkno"].to_string();
+        shell.session.json = true;
+        let mut ask = |line: &str, path: &str| {
+            let said: serde_json::Value = serde_json::from_slice(&shell.run(line).out).unwrap();
+            said.pointer(path)
+                .map_or("9".to_owned(), ToString::to_string)
+        };
+        Self {
+            judge: Judge::new(),
+            words: vec![
+                ("LEAF", ask("dx_dump /many", "/leaves/0/blkno")),
+                (
+                    "EXTENT",
+                    ask("stat /fragmented/whole", "/body/tree_blocks/0/blkno"),
+                ),
+                ("GROUP", group),
+                ("KEPT", kept.to_str().unwrap().to_owned()),
+                ("IMAGE", image.to_str().unwrap().to_owned()),
+            ],
+            ran: BTreeSet::new(),
+        }
     }
-    failed
+
+    /// Runs every third line; true when anything failed.
+    fn look(&mut self, shell: &mut Shell, seed: usize) -> bool {
+        let host = tempfile::tempdir().unwrap();
+        let mut failed = false;
+        for (i, line) in SCRIPT.iter().enumerate().skip(seed % 3).step_by(3) {
+            let mut line = line.replace("HOST", host.path().to_str().unwrap());
+            for (name, word) in &self.words {
+                line = line.replace(name, word);
+            }
+            shell.session.json = (i + seed) % 2 == 0;
+            let start = Instant::now();
+            let said = shell.run(&line);
+            let took = start.elapsed();
+            assert!(took < LINE_MAX, "seed {seed}: {line}: {took:?}");
+            let command = table::find(line.split(' ').next().unwrap().as_bytes()).unwrap();
+            self.ran.insert(command.name);
+            // What failed says so; a difference is said as a result.
+            let compares = ["diff", "verify"].contains(&command.name);
+            assert!(said.good || compares || !said.err.is_empty(), "{line}");
+            let cut_off = said.err.contains("cut off");
+            if shell.session.json && !cut_off {
+                let value = serde_json::from_slice(&said.out);
+                let value = value.unwrap_or_else(|error| panic!("seed {seed}: {line}: {error}"));
+                self.judge.demand(&line, &value);
+            }
+            failed |= !said.good;
+        }
+        failed
+    }
+
+    /// All commands that read had their turn.
+    fn demand_all(&self) {
+        let session = ["help", "quit", "open", "close", "lcd", "lpwd"];
+        let left: Vec<&str> = table::commands()
+            .filter(|command| {
+                command.needs != Needs::Writing
+                    && command.summary != "Needs a running kernel; fails."
+                    && !session.contains(&command.name)
+            })
+            .map(|command| command.name)
+            .filter(|name| !self.ran.contains(name))
+            .collect();
+        assert!(left.is_empty(), "never run here: {left:?}");
+    }
+}
+
+/// The most memory that this process ever had, in bytes.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    let kib: u64 = line
+        .split_ascii_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    kib << 10
 }
 
 /// The metadata blocks of an image: where something that can be damaged stands.
@@ -89,6 +216,8 @@ fn damage(name: &str, block: usize, rounds: u64, change: impl Fn(&mut Random, &m
     let bytes = std::fs::read(image.path()).unwrap();
     let places = metadata(&bytes, block);
     assert!(places.len() > 50, "{}", places.len());
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(image.path(), dir.path());
     let (mut failed, mut opened) = (0, 0);
     for seed in 0..rounds {
         let mut random = Random(seed);
@@ -100,16 +229,10 @@ fn damage(name: &str, block: usize, rounds: u64, change: impl Fn(&mut Random, &m
             image.as_file().write_all_at(&copy, at as u64).unwrap();
             hurt.push(at);
         }
-        let start = Instant::now();
         if let Ok(mut shell) = Shell::open(image.path()) {
             opened += 1;
-            failed += u64::from(look(&mut shell));
+            failed += u64::from(rig.look(&mut shell, usize::try_from(seed).unwrap()));
         }
-        let took = start.elapsed();
-        assert!(
-            took < Duration::from_secs(60),
-            "{name}, seed {seed}: {took:?}"
-        );
         for at in hurt {
             let good = &bytes[at..at + block];
             image.as_file().write_all_at(good, at as u64).unwrap();
@@ -117,6 +240,9 @@ fn damage(name: &str, block: usize, rounds: u64, change: impl Fn(&mut Random, &m
     }
     assert!(opened > rounds / 2, "{opened} of {rounds} opened");
     assert!(failed > 0, "no damage was seen");
+    rig.demand_all();
+    // The tests here run side by side; each holds two copies of an image and at most 64 MiB of results.
+    assert!(peak() < 2 << 30, "{} MiB", peak() >> 20);
 }
 
 #[test]
@@ -162,6 +288,35 @@ fn flipped_bytes_under_good_checks() {
         signature.copy_from_slice(&block[..8]);
         if let Some(at) = cowfs_format::block::check_offset_of(signature) {
             cowfs_format::ecc::stamp(block, at);
+        }
+    });
+}
+
+/// Blocks that are whole and in the wrong place: what is pointed to is something else.
+#[test]
+fn blocks_in_the_place_of_others() {
+    let image = golden::open("b1k-c4k-default").unwrap();
+    let bytes = std::fs::read(image.path()).unwrap();
+    let others = metadata(&bytes, 1024);
+    damage("b1k-c4k-default", 1024, 18, |random, block| {
+        let at = others[random.below(others.len())];
+        // It keeps the number of the block that it took the place of, so that this gives it away no more.
+        let own = block[0x50..0x58].to_vec();
+        block.copy_from_slice(&bytes[at..at + 1024]);
+        if random.below(2) == 0 {
+            block[0x50..0x58].copy_from_slice(&own);
+        }
+    });
+}
+
+/// Blocks that are lost: zeros, ones, noise.
+#[test]
+fn lost_blocks() {
+    damage("b2k-c8k-max", 2048, 12, |random, block| {
+        match random.below(3) {
+            0 => block.fill(0),
+            1 => block.fill(0xFF),
+            _ => block.fill_with(|| random.next().to_le_bytes()[0]),
         }
     });
 }
