@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bench [--runs N] [--dir DIR] [--json FILE] [TASK]...   measure; TASK is mkfs, put, clone, check,
-//!                                                        ncheck
+//!                                                        ncheck, manifest
 //! bench floor FILE BLOCKS STRIDE                         write scattered blocks, and nothing else
 //! ```
 //!
@@ -70,6 +70,8 @@ enum Task {
     Check,
     /// Find the path of an inode among 150,000
     Ncheck,
+    /// List 150,000 files with all that is known of them
+    Manifest,
 }
 
 fn main() -> ExitCode {
@@ -160,12 +162,16 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
             outcomes.extend(tasks::check(stage, runs, populated)?);
         }
     }
-    let walks = [Task::Ncheck];
+    let walks = [Task::Ncheck, Task::Manifest];
     if walks.into_iter().any(wanted) {
         let tree = Tree::new(stage)?;
         if wanted(Task::Ncheck) {
             eprintln!("ncheck");
             outcomes.push(walks::ncheck(stage, &tree, runs)?);
+        }
+        if wanted(Task::Manifest) {
+            eprintln!("manifest");
+            outcomes.extend(walks::manifest(stage, &tree, runs)?);
         }
     }
     Ok(outcomes)

@@ -91,6 +91,58 @@ pub(crate) fn ncheck(stage: &Stage, tree: &Tree, runs: usize) -> Result<Outcome>
     Ok(done)
 }
 
+/// What the volume holds: as a listing without contents, and with their sums.
+pub(crate) fn manifest(stage: &Stage, tree: &Tree, runs: usize) -> Result<Vec<Outcome>> {
+    let mut missing = Vec::new();
+    let mut field = vec![ours(stage, tree, "manifest -n")];
+    // It has no recursive listing; this is what a script would have it do.
+    let script = listings(stage, tree)?;
+    if if_here(&mut missing, stage.peer("debugfs.ocfs2", "ocfs2-tools"))?.is_some() {
+        let once = move |_| {
+            let mut debugfs = stage.peer("debugfs.ocfs2", "ocfs2-tools")?;
+            run(debugfs.arg("-f").arg(&script).arg(&tree.volume), &[0])
+        };
+        field.push(("debugfs.ocfs2", Box::new(once)));
+    }
+    let find = ("find", "findutils");
+    let peer = mounted(stage, tree, "find -ls, XFS", find, &["-ls"], &mut missing)?;
+    field.extend(peer);
+    let samples = race(stage.dir(), runs, field)?;
+    let mut names = Outcome::new("manifest -n, 150,000 files", samples, missing);
+    names.row(Figure::Time, Some("debugfs.ocfs2"), Target::Better(10.0));
+    names.row(Figure::Time, Some("find -ls, XFS"), Target::Better(2.0));
+    names.row(Figure::Memory, Some("debugfs.ocfs2"), Target::Told);
+
+    let mut missing = Vec::new();
+    let sums = ["-type", "f", "-exec", "sha256sum", "{}", "+"];
+    let mut field = vec![ours(stage, tree, "manifest")];
+    let peer = mounted(stage, tree, "sha256sum, XFS", find, &sums, &mut missing)?;
+    field.extend(peer);
+    let samples = race(stage.dir(), runs, field)?;
+    let mut contents = Outcome::new("manifest, 150,000 files", samples, missing);
+    contents.row(Figure::Time, Some("sha256sum, XFS"), Target::Told);
+    Ok(vec![names, contents])
+}
+
+/// A script for debugfs.ocfs2 that lists each directory of the tree.
+fn listings(stage: &Stage, tree: &Tree) -> Result<std::path::PathBuf> {
+    let mut debugfs = stage.ours("debugfs-cowfs");
+    let said = debugfs
+        .args(["-R", "manifest -nxr"])
+        .arg(&tree.volume)
+        .output()?;
+    let mut script = String::new();
+    for line in String::from_utf8(said.stdout)?.lines() {
+        if let Some((path, _)) = line.split_once(" type=dir ") {
+            let path = path.strip_prefix('.').unwrap_or(path);
+            script.push_str(&format!("ls -l /{}\n", path.trim_start_matches('/')));
+        }
+    }
+    let at = stage.path("listings");
+    std::fs::write(&at, script)?;
+    Ok(at)
+}
+
 /// The inode of a file of the volume.
 fn inode(tree: &Tree, at: &str) -> Result<BlockNo> {
     let volume = Volume::open(open::read_only(&tree.volume)?)?;

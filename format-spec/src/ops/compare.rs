@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use super::manifest::sum::{self, Sum, Summer};
 use super::manifest::text::pairs;
-use super::manifest::{Entry, Fields, Found, Trouble, gather, order};
+use super::manifest::{Entry, Fields, Found, Trouble, gather_here, order};
 use crate::block::View;
 use crate::error::Result;
 use crate::layout::FileType;
@@ -186,7 +186,7 @@ fn tell(scanner: &Scanner, side: Side<'_>, fields: Fields, to: &SyncSender<Bundl
                 sums: false,
                 ..fields
             };
-            gather(scanner, view, start, fields, &|_| (), |found| {
+            gather_here(scanner, view, start, fields, &|_| (), |found| {
                 send(Ok(found))
             });
         }

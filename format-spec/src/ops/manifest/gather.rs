@@ -1,6 +1,7 @@
 //! The entries of a subtree of a volume.
 
 use std::ops::ControlFlow;
+use std::sync::mpsc::sync_channel;
 
 use super::groups::{Groups, Run};
 use super::sum::{self, Summer};
@@ -29,9 +30,50 @@ pub struct Found {
     pub faults: Vec<Error>,
 }
 
+/// Entries that travel together to whoever is told of them.
+const BUNDLE: usize = 128;
+/// Bundles that wait for it.
+const WAITING: usize = 16;
+
 /// Tells `each` of all entries of the subtree from `start` on, in order; it can end that. What
-/// `fields` leaves out costs nothing. `progress` is told of bytes read, by any thread.
-pub fn gather<'v>(
+/// `fields` leaves out costs nothing. `progress` is told of bytes read, by any thread. While `each`
+/// is at work (it may write lines), the walk goes on beside it.
+pub fn gather(
+    scanner: &Scanner,
+    view: View<'_>,
+    start: BlockNo,
+    fields: Fields,
+    progress: &(dyn Fn(u64) + Sync),
+    mut each: impl FnMut(Found) -> ControlFlow<()>,
+) {
+    std::thread::scope(|scope| {
+        let (to, from) = sync_channel::<Vec<Found>>(WAITING);
+        scope.spawn(move || {
+            let mut bundle = Vec::with_capacity(BUNDLE);
+            gather_here(scanner, view, start, fields, progress, |found| {
+                bundle.push(found);
+                if bundle.len() < BUNDLE {
+                    return ControlFlow::Continue(());
+                }
+                let full = std::mem::replace(&mut bundle, Vec::with_capacity(BUNDLE));
+                // Whoever no longer listens has ended it.
+                match to.send(full) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            });
+            let _ = to.send(bundle);
+        });
+        for found in from.into_iter().flatten() {
+            if each(found).is_break() {
+                break;
+            }
+        }
+    });
+}
+
+/// As [`gather`], but `each` is called between the steps of the walk.
+pub fn gather_here<'v>(
     scanner: &Scanner,
     view: View<'v>,
     start: BlockNo,

@@ -23,7 +23,7 @@ pub mod text;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-pub use gather::{Found, gather};
+pub use gather::{Found, gather, gather_here};
 
 use crate::layout::FileType;
 use sum::Sum;
