@@ -116,9 +116,32 @@ impl<'a> Rows<'a> {
         Ok(serde_json::to_writer(&mut *self.out, row)?)
     }
 
+    /// Writes what stands before the results, for people. In JSON the command returns it, as
+    /// [`Told`].
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn head<T: Text>(&mut self, head: &T) -> io::Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        head.text(&mut Page::new(self.out, self.terminal))
+    }
+
     /// Reports trouble that does not end a command, but makes it fail.
     pub fn fault(&mut self, fault: impl std::fmt::Display) {
         self.faults.push(fault.to_string());
+    }
+}
+
+/// A model that people have been told of already, by [`Rows::head`].
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct Told<T>(pub T);
+
+impl<T> Text for Told<T> {
+    fn text(&self, _: &mut Page<'_>) -> io::Result<()> {
+        Ok(())
     }
 }
 

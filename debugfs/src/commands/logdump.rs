@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use cowfs_format::block::View;
 use cowfs_format::dump::BlockKind;
-use cowfs_format::error::Error;
 use cowfs_format::layout::jbd2::{BlockHeader, COMMIT, DESCRIPTOR, INCOMPAT_NAMES, MAGIC, REVOKE};
 use cowfs_format::read::journal::Journal;
 use cowfs_format::read::log::{self, Sums};
@@ -17,7 +16,7 @@ use serde::Serialize;
 use zerocopy::FromBytes;
 
 use super::logged::{self, Image};
-use crate::report::{Flags, Page, Report, Text};
+use crate::report::{Flags, Page, Report, Rows, Text, Told};
 use crate::schema;
 use crate::session::{Session, number};
 use crate::table::{Args, Command, Count, Needs, OperandKind, flag, operand};
@@ -39,7 +38,7 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             marks those from the start of the log on that a replay would use. An image is shown \
             as it was then, and nothing that it points to is followed.",
     needs: Needs::Volume,
-    says: schema::of::<Log>,
+    says: |generator| schema::rows::<Record>(generator, "records", schema::of::<Log>),
     run: logdump,
 }];
 
@@ -65,7 +64,6 @@ struct Log {
     feature_incompat: Flags,
     feature_ro_compat: u32,
     uuid: String,
-    records: Vec<Record>,
 }
 
 /// A run of blocks of a log.
@@ -102,13 +100,13 @@ struct Tag {
 }
 
 fn logdump(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
+    session.scanner()?;
     let view = session.view()?;
     let slot = u16::try_from(number(args.need(0)?)?).context("no such slot")?;
     if slot >= view.info().max_slots {
         anyhow::bail!("the volume has {} slots", view.info().max_slots);
     }
     let journal = Journal::open(view, system::find(view, SystemFile::Journal(Slot(slot)))?)?;
-    let (records, faults) = records(view, &journal, !args.has('T'));
     let sb = &journal.superblock;
     let log = Log {
         slot,
@@ -130,27 +128,26 @@ fn logdump(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>
         feature_incompat: Flags::of(sb.s_feature_incompat.get(), INCOMPAT_NAMES),
         feature_ro_compat: sb.s_feature_ro_compat.get(),
         uuid: sb.s_uuid.iter().map(|byte| format!("{byte:02X}")).collect(),
-        records,
     };
-    for fault in faults {
-        session.fault(fault);
-    }
-    Ok(Some(Box::new(log)))
+    let (_, view, mut rows) = session.rows("records")?;
+    rows.head(&log)?;
+    records(view, &journal, !args.has('T'), &mut rows)?;
+    Ok(Some(Box::new(Told(log))))
 }
 
 /// All blocks of the log; runs of blocks that are neither records nor metadata are one.
-fn records(view: View<'_>, journal: &Journal, images: bool) -> (Vec<Record>, Vec<Error>) {
+fn records(view: View<'_>, journal: &Journal, images: bool, rows: &mut Rows<'_>) -> io::Result<()> {
     let sb = &journal.superblock;
     let live = live(view, journal);
     let (form, sums) = (journal.form(), Sums::of(sb));
-    let (mut found, mut faults) = (Vec::<Record>::new(), Vec::new());
+    let mut before: Option<Record> = None;
     // Where the superblock takes a second block, it has nothing in it.
     for at in 1..sb.s_maxlen.get() {
         let block = journal.home(at.into()).and_then(|blkno| view.raw(blkno));
         let block = match block {
             Ok(block) => block,
             Err(error) => {
-                faults.push(error);
+                rows.fault(error);
                 continue;
             }
         };
@@ -200,16 +197,20 @@ fn records(view: View<'_>, journal: &Journal, images: bool) -> (Vec<Record>, Vec
         if let Some((head, _)) = head.filter(|_| form.sums()) {
             record.checksum = sums.record(&block, head.h_blocktype.get());
         }
-        match found.last_mut() {
+        match &mut before {
             Some(last)
                 if record.kind == "data" && last.kind == "data" && last.live == record.live =>
             {
                 last.last = at;
             }
-            _ => found.push(record),
+            _ => {
+                if let Some(record) = before.replace(record) {
+                    rows.row(&record)?;
+                }
+            }
         }
     }
-    (found, faults)
+    before.map_or(Ok(()), |record| rows.row(&record))
 }
 
 /// The blocks of the log that a replay would use.
@@ -286,7 +287,7 @@ impl Text for Log {
             self.max_transaction, self.max_transaction_data
         )?;
         writeln!(page, "\tDirty: {}", if self.dirty { "yes" } else { "no" })?;
-        self.records.iter().try_for_each(|record| record.text(page))
+        Ok(())
     }
 }
 
