@@ -78,7 +78,18 @@ pub fn command() -> clap::Command {
         }
     }
     text.push_str(
-        "\nFILE is /path, //system-file, <inode> or a path from the current directory.\n\
+        "\nFILE is /path from the root directory, //name of a system file, or a path from the current\n\
+         directory; <1234>, <0x4d2> or <name of a cluster lock> is an inode. Symbolic links on the\n\
+         way are followed, one that stands last is not. A BLOCK is a number, with or without the\n\
+         brackets.\n\
+         \n\
+         Words are separated by blanks. Within \"...\" and '...', and behind a backslash, a blank is\n\
+         part of the word; \\xHH is any byte. # begins a comment. On a terminal names that hold\n\
+         control characters are shown with escapes; elsewhere they are written as they are.\n\
+         \n\
+         At the prompt the tabulator completes commands and names. What was typed is kept in\n\
+         $XDG_STATE_HOME/cowfs/debugfs_history, by default below ~/.local/state.\n\
+         \n\
          The exit status is 0 when all commands succeeded and 1 when one failed. `diff` and `verify`\n\
          exit as diff(1) does: 0 when all is the same, 1 when something differs, 2 when there was\n\
          trouble. Of several commands the worst status counts.",
