@@ -9,6 +9,7 @@ use cowfs_format::block::View;
 use cowfs_format::error::Error;
 use cowfs_format::layout::FileType;
 use cowfs_format::read::dir;
+use cowfs_format::read::inode::{self, Inode};
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::inodes;
 use cowfs_format::volume::scan::Scanner;
@@ -27,7 +28,8 @@ pub(super) const COMMANDS: &[Command] = &[
         options: &[],
         operands: &[BLOCKS],
         summary: "Shows all paths of inodes.",
-        about: "Reads all directories.",
+        about: "Reads all directories; all inodes, when those that the roots lead to do not have all names \
+                of an inode.",
         needs: Needs::Volume,
         says: schema::of::<Paths>,
         run: |session, args| ncheck(session, args, usize::MAX),
@@ -38,7 +40,8 @@ pub(super) const COMMANDS: &[Command] = &[
         options: &[],
         operands: &[BLOCK],
         summary: "Shows one path of an inode.",
-        about: "Reads all directories.",
+        about: "Reads all directories; all inodes, when those that the roots lead to do not have all names \
+                of an inode.",
         needs: Needs::Volume,
         says: schema::of::<Paths>,
         run: |session, args| ncheck(session, args, 1),
@@ -55,40 +58,120 @@ struct Link {
 
 /// All paths of inodes, sorted; and what could not be read on the way. System files are given from
 /// `//`.
+///
+/// Directories are read from the two roots down, and nothing else is. Only when that shows fewer
+/// names than an inode counts, all inodes are looked through for directories that nothing leads to.
+/// What is kept is the names of directories.
 pub(super) fn paths(
     scanner: &Scanner,
     view: View<'_>,
     wanted: &[BlockNo],
 ) -> (BTreeMap<BlockNo, Vec<Vec<u8>>>, Vec<Error>) {
     let wanted: HashSet<BlockNo> = wanted.iter().copied().collect();
+    let (links, failed) = links_below(scanner, view, &wanted);
+    if accounts_for(view, &links, &wanted) {
+        return (joined(view, &links, &wanted), failed);
+    }
     let (links, failed) = inodes::collect(scanner, view, |inode, links, faults| {
-        if inode.file_type() != Some(FileType::Directory) {
-            return;
+        if inode.file_type() == Some(FileType::Directory) {
+            links_in(view, inode, &wanted, links, faults);
         }
-        let walked = dir::for_each_area(view, inode, &mut |area| {
-            match area {
-                Err(error) => faults.push(error),
-                Ok(area) => {
-                    // A bad entry ends its block; what precedes it is good.
-                    for entry in dir::entries(area.bytes).map_while(Result::ok) {
-                        let directory = entry.file_type == FileType::Directory.dirent();
-                        let dots = entry.name == b"." || entry.name == b"..";
-                        if entry.is_used() && !dots && (directory || wanted.contains(&entry.inode))
-                        {
-                            links.push(Link {
-                                parent: inode.blkno(),
-                                child: entry.inode,
-                                name: entry.name.to_vec(),
-                                directory,
-                            });
-                        }
+    });
+    (joined(view, &links, &wanted), failed)
+}
+
+/// The names of a directory that lead to directories and to what is wanted.
+fn links_in(
+    view: View<'_>,
+    directory: &Inode<'_>,
+    wanted: &HashSet<BlockNo>,
+    links: &mut Vec<Link>,
+    faults: &mut Vec<Error>,
+) {
+    let walked = dir::for_each_area(view, directory, &mut |area| {
+        match area {
+            Err(error) => faults.push(error),
+            Ok(area) => {
+                // A bad entry ends its block; what precedes it is good.
+                for entry in dir::entries(area.bytes).map_while(Result::ok) {
+                    let leads = entry.file_type == FileType::Directory.dirent();
+                    if entry.is_used()
+                        && (leads || wanted.contains(&entry.inode))
+                        && !matches!(entry.name, b"." | b"..")
+                    {
+                        links.push(Link {
+                            parent: directory.blkno(),
+                            child: entry.inode,
+                            name: entry.name.to_vec(),
+                            directory: leads,
+                        });
                     }
                 }
             }
-            ControlFlow::Continue(())
-        });
-        faults.extend(walked.err());
+        }
+        ControlFlow::Continue(())
     });
+    faults.extend(walked.err());
+}
+
+/// The same of all directories below the two roots, level by level.
+fn links_below(
+    scanner: &Scanner,
+    view: View<'_>,
+    wanted: &HashSet<BlockNo>,
+) -> (Vec<Link>, Vec<Error>) {
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
+    let mut level = vec![view.info().root, view.info().system_dir];
+    let mut seen: HashSet<BlockNo> = level.iter().copied().collect();
+    let look = |blkno: &BlockNo| {
+        let (mut links, mut faults) = (Vec::new(), Vec::new());
+        match inode::read(view, *blkno) {
+            Ok(inode) => links_in(view, &inode, wanted, &mut links, &mut faults),
+            Err(error) => faults.push(error),
+        }
+        (links, faults)
+    };
+    while !level.is_empty() {
+        let mut next = Vec::new();
+        scanner.run(&level, look, |(links, faults)| {
+            failed.extend(faults);
+            let leads = links.iter().filter(|link| link.directory);
+            next.extend(
+                leads
+                    .map(|link| link.child)
+                    .filter(|child| seen.insert(*child)),
+            );
+            found.extend(links);
+        });
+        level = next;
+    }
+    (found, failed)
+}
+
+/// Whether links are all that the inodes count.
+fn accounts_for(view: View<'_>, links: &[Link], wanted: &HashSet<BlockNo>) -> bool {
+    let mut counts: HashMap<BlockNo, u32> = HashMap::new();
+    for link in links.iter().filter(|link| wanted.contains(&link.child)) {
+        *counts.entry(link.child).or_default() += 1;
+    }
+    let (root, system) = (view.info().root, view.info().system_dir);
+    wanted.iter().all(|blkno| {
+        let found = counts.get(blkno).copied().unwrap_or(0);
+        *blkno == root
+            || *blkno == system
+            || inode::read(view, *blkno).is_ok_and(|inode| {
+                let directory = inode.file_type() == Some(FileType::Directory);
+                found >= if directory { 1 } else { inode.links().max(1) }
+            })
+    })
+}
+
+/// The paths that links make.
+fn joined(
+    view: View<'_>,
+    links: &[Link],
+    wanted: &HashSet<BlockNo>,
+) -> BTreeMap<BlockNo, Vec<Vec<u8>>> {
     let parents: HashMap<BlockNo, &Link> = links
         .iter()
         .filter(|link| link.directory)
@@ -106,7 +189,7 @@ pub(super) fn paths(
         found.entry(link.child).or_default().push(path);
     }
     found.values_mut().for_each(|paths| paths.sort());
-    (found, failed)
+    found
 }
 
 /// The path of a link, up to a root or to a directory that nothing leads to.

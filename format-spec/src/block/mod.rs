@@ -64,6 +64,11 @@ pub trait BlockSource: Sync {
     fn prefetch_blocks(&self, first: BlockNo, count: u64) {
         let _ = (first, count);
     }
+
+    /// Says that a run of blocks will not be needed soon.
+    fn release_blocks(&self, first: BlockNo, count: u64) {
+        let _ = (first, count);
+    }
 }
 
 /// A read-only sight of a volume.
@@ -120,6 +125,11 @@ impl<'v> View<'v> {
     /// Says that a run of blocks will be read soon; a hint.
     pub fn prefetch(self, first: BlockNo, count: u64) {
         self.source.prefetch_blocks(first, count);
+    }
+
+    /// Says that a run of blocks will not be needed soon; a hint that keeps memory small.
+    pub fn release(self, first: BlockNo, count: u64) {
+        self.source.release_blocks(first, count);
     }
 
     /// The bytes of a block, whatever it is.

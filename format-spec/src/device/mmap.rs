@@ -7,7 +7,7 @@
 
 use std::fs::File;
 
-use memmap2::{Advice, Mmap};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
 
 use super::{Device, beyond_end, range};
 use crate::error::IoError;
@@ -55,6 +55,18 @@ impl Device for MmapDevice {
             let _ = self
                 .map
                 .advise_range(Advice::WillNeed, range.start, range.len());
+        }
+    }
+
+    fn release(&self, offset: u64, len: usize) {
+        if let Some(range) = range(offset, len, self.map.len()) {
+            let advice = UncheckedAdvice::DontNeed;
+            // Safety: the mapping is of a file and never written, so that a page which is dropped
+            // comes back with the same bytes when somebody who still holds a slice looks at it.
+            let _ = unsafe {
+                self.map
+                    .unchecked_advise_range(advice, range.start, range.len())
+            };
         }
     }
 }

@@ -24,6 +24,8 @@ const WINDOW: usize = 1024;
 const WAITING: usize = 1 << 16;
 /// Inodes that are read ahead when too much waits.
 const NARROW: usize = 64;
+/// Inodes after which the memory that mapped blocks take is given back.
+const RELEASE: usize = 1 << 14;
 
 /// A name on the walk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,11 +82,16 @@ pub fn walk<'v, T: Send>(
         entry_type: 0,
         depth: 0,
     })];
+    let mut since = 0;
     while let Some(item) = stack.pop() {
         let event = match item {
             Item::Waits(node) => {
                 stack.push(Item::Waits(node));
-                read_ahead(scanner, view, &look, &mut stack, &mut seen);
+                since += read_ahead(scanner, view, &look, &mut stack, &mut seen);
+                if since > RELEASE {
+                    since = 0;
+                    view.release(BlockNo(0), view.geo().blocks());
+                }
                 if scanner.stopped() {
                     return;
                 }
@@ -128,14 +135,14 @@ struct Child {
     entry_type: u8,
 }
 
-/// Reads the inodes at the end of the stack and puts what they gave in their place.
+/// Reads the inodes at the end of the stack and puts what they gave in their place; how many.
 fn read_ahead<'v, T: Send>(
     scanner: &Scanner,
     view: View<'v>,
     look: &(impl Fn(&Node, &Inode<'v>) -> T + Sync),
     stack: &mut Vec<Item<T>>,
     seen: &mut HashSet<BlockNo>,
-) {
+) -> usize {
     let window = if stack.len() > WAITING {
         NARROW
     } else {
@@ -155,6 +162,7 @@ fn read_ahead<'v, T: Send>(
         |found| looked.push(found),
     );
     drop(waiting);
+    let count = looked.len();
     // `looked` is in the order of the walk, the stack in the opposite one.
     let mut looked = looked.into_iter();
     let mut ahead: Vec<Item<T>> = Vec::new();
@@ -168,6 +176,7 @@ fn read_ahead<'v, T: Send>(
         }
     }
     stack.extend(ahead.into_iter().rev());
+    count
 }
 
 fn look_at<'v, T>(
