@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bench [--runs N] [--dir DIR] [--json FILE] [TASK]...   measure; TASK is mkfs, put, clone, check,
-//!                                                        ncheck, manifest
+//!                                                        ncheck, icheck, du, manifest
 //! bench floor FILE BLOCKS STRIDE                         write scattered blocks, and nothing else
 //! ```
 //!
@@ -70,6 +70,10 @@ enum Task {
     Check,
     /// Find the path of an inode among 150,000
     Ncheck,
+    /// Find the owners of blocks among 150,000 inodes
+    Icheck,
+    /// Account for 150,000 files
+    Du,
     /// List 150,000 files with all that is known of them
     Manifest,
 }
@@ -162,12 +166,20 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
             outcomes.extend(tasks::check(stage, runs, populated)?);
         }
     }
-    let walks = [Task::Ncheck, Task::Manifest];
+    let walks = [Task::Ncheck, Task::Icheck, Task::Du, Task::Manifest];
     if walks.into_iter().any(wanted) {
         let tree = Tree::new(stage)?;
         if wanted(Task::Ncheck) {
             eprintln!("ncheck");
             outcomes.push(walks::ncheck(stage, &tree, runs)?);
+        }
+        if wanted(Task::Icheck) {
+            eprintln!("icheck");
+            outcomes.push(walks::icheck(stage, &tree, runs)?);
+        }
+        if wanted(Task::Du) {
+            eprintln!("du");
+            outcomes.push(walks::du(stage, &tree, runs)?);
         }
         if wanted(Task::Manifest) {
             eprintln!("manifest");

@@ -143,6 +143,42 @@ fn listings(stage: &Stage, tree: &Tree) -> Result<std::path::PathBuf> {
     Ok(at)
 }
 
+/// From blocks to their owners.
+pub(crate) fn icheck(stage: &Stage, tree: &Tree, runs: usize) -> Result<Outcome> {
+    let mut missing = Vec::new();
+    let blkno = inode(tree, SOME_FILE)?;
+    let command = format!("icheck {blkno} 300000 400000");
+    let mut field = vec![ours(stage, tree, &command)];
+    field.extend(debugfs_ocfs2(stage, tree, &command, &mut missing)?);
+    let find = ("find", "findutils");
+    let peer = mounted(stage, tree, "find -ls, XFS", find, &["-ls"], &mut missing)?;
+    field.extend(peer);
+    let samples = race(stage.dir(), runs, field)?;
+    let mut done = Outcome::new("icheck, 150,000 files", samples, missing);
+    done.row(Figure::Time, Some("debugfs.ocfs2"), Target::Better(10.0));
+    done.row(Figure::Time, Some("find -ls, XFS"), Target::Better(2.0));
+    done.row(Figure::Memory, Some("debugfs.ocfs2"), Target::Told);
+    Ok(done)
+}
+
+/// The space of all directories.
+pub(crate) fn du(stage: &Stage, tree: &Tree, runs: usize) -> Result<Outcome> {
+    let mut missing = Vec::new();
+    let mut field = vec![ours(stage, tree, "du -r /")];
+    let coreutils = ("du", "coreutils");
+    let peer = mounted(stage, tree, "du, XFS", coreutils, &[], &mut missing)?;
+    field.extend(peer);
+    let find = ("find", "findutils");
+    let peer = mounted(stage, tree, "find -ls, XFS", find, &["-ls"], &mut missing)?;
+    field.extend(peer);
+    let samples = race(stage.dir(), runs, field)?;
+    let mut done = Outcome::new("du -r /, 150,000 files", samples, missing);
+    done.row(Figure::Time, Some("du, XFS"), Target::Better(2.0));
+    done.row(Figure::Time, Some("find -ls, XFS"), Target::Better(2.0));
+    done.row(Figure::Memory, Some("du, XFS"), Target::Told);
+    Ok(done)
+}
+
 /// The inode of a file of the volume.
 fn inode(tree: &Tree, at: &str) -> Result<BlockNo> {
     let volume = Volume::open(open::read_only(&tree.volume)?)?;
