@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bench [--runs N] [--dir DIR] [--json FILE] [TASK]...   measure; TASK is mkfs, put, clone, check,
-//!                                                        ncheck, icheck, du, manifest
+//!                                                        ncheck, icheck, du, manifest, out
 //! bench floor FILE BLOCKS STRIDE                         write scattered blocks, and nothing else
 //! ```
 //!
@@ -10,6 +10,7 @@
 //! depends on the machine, and on what else the machine does.
 
 mod measure;
+mod out;
 mod stage;
 mod table;
 mod tasks;
@@ -76,6 +77,8 @@ enum Task {
     Du,
     /// List 150,000 files with all that is known of them
     Manifest,
+    /// Take a tree of 150,000 files out
+    Out,
 }
 
 fn main() -> ExitCode {
@@ -166,7 +169,13 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
             outcomes.extend(tasks::check(stage, runs, populated)?);
         }
     }
-    let walks = [Task::Ncheck, Task::Icheck, Task::Du, Task::Manifest];
+    let walks = [
+        Task::Ncheck,
+        Task::Icheck,
+        Task::Du,
+        Task::Manifest,
+        Task::Out,
+    ];
     if walks.into_iter().any(wanted) {
         let tree = Tree::new(stage)?;
         if wanted(Task::Ncheck) {
@@ -184,6 +193,11 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
         if wanted(Task::Manifest) {
             eprintln!("manifest");
             outcomes.extend(walks::manifest(stage, &tree, runs)?);
+        }
+        if wanted(Task::Out) {
+            eprintln!("out");
+            outcomes.push(out::tar(stage, &tree, runs)?);
+            outcomes.push(out::rdump(stage, &tree, runs)?);
         }
     }
     Ok(outcomes)
