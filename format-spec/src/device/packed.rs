@@ -214,7 +214,7 @@ mod tests {
     use super::*;
     use crate::device::MemDevice;
     use proptest::prelude::*;
-    use zerocopy::IntoBytes;
+    use zerocopy::{FromZeros, IntoBytes};
 
     /// An image of a volume whose block *n* is filled with *n*.
     fn packed(held: &[u64], blocks: u64) -> Vec<u8> {
