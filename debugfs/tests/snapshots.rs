@@ -59,7 +59,10 @@ const SCRIPT: &[(&str, &[&str])] = &[
     ("extent 11830", &["b4k-c4k-max"]),
     ("extents /shared/first", &["b4k-c4k-max"]),
     ("extents -o /reflinks/original", &["b2k-c8k-max"]),
-    ("field <5>.i_size /links/a.i_mode block:3.bg_bits", &["b4k-c4k-max"]),
+    (
+        "field <5>.i_size /links/a.i_mode block:3.bg_bits",
+        &["b4k-c4k-max"],
+    ),
     ("field /nowhere.i_size", &["b4k-c4k-max"]),
     ("findpath <2601>", &["b4k-c4k-max"]),
     (
