@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, ValueEnum};
-use cowfs_format::device::{Device, DeviceMut};
+use cowfs_format::device::Device;
 use cowfs_format::toolkit::alone::alone;
 use cowfs_format::toolkit::open;
+use cowfs_format::toolkit::progress::{Progress, Sink};
 use cowfs_format::toolkit::size::parse_size;
+use cowfs_format::txn::Timestamp;
 use cowfs_format::volume::Volume;
 
 use crate::features::{self, Change};
 use crate::options::{ClusterStack, Entropy, Mount, Options, Usage, derived_uuid};
 use crate::plan::Plan;
+use crate::populate::{Map, Owners, Rules, Source};
 use crate::probe::probe;
 use crate::report::Report;
 
@@ -173,6 +176,39 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "blocks")]
     size: Option<u64>,
 
+    /// Fill the volume from a directory, a tar archive (also gzip or zstd), or - for one on stdin
+    ///
+    /// Everything comes along that the source has: hard links, devices, sparse files, attributes,
+    /// ACLs, owners, times of nanoseconds, names of any bytes, and what the root directory itself
+    /// has. An archive needs no privileges to carry all of that. Members of an archive must not have
+    /// absolute names, nor "..", nor the same name twice.
+    #[arg(short = 'd', long, visible_alias = "from", value_name = "SOURCE")]
+    populate: Option<PathBuf>,
+
+    /// Owner and group of the root directory, whatever the source says
+    #[arg(long, value_name = "UID:GID", value_parser = owner, requires = "populate")]
+    root_owner: Option<(u32, u32)>,
+
+    /// Make all files belong to 0:0
+    #[arg(long, requires = "populate")]
+    all_root: bool,
+
+    /// Make files of user FROM belong to TO, or COUNT users from there on; may be repeated
+    #[arg(long, value_name = "FROM:TO[:COUNT]", value_parser = map, requires = "populate")]
+    uid_map: Vec<Map>,
+
+    /// The same for groups
+    #[arg(long, value_name = "FROM:TO[:COUNT]", value_parser = map, requires = "populate")]
+    gid_map: Vec<Map>,
+
+    /// Leave out what matches a shell pattern, by its name or its path from the root
+    #[arg(long, value_name = "PATTERN", requires = "populate")]
+    exclude: Vec<String>,
+
+    /// Let files of equal contents share their clusters
+    #[arg(long, requires = "populate")]
+    dedupe: bool,
+
     /// Print the plan as it would be carried out, and write nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -205,6 +241,17 @@ struct JournalArg {
 
 fn size(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|error| error.to_string())
+}
+
+fn map(text: &str) -> Result<Map, String> {
+    Map::parse(text).map_err(|error| format!("{error:#}"))
+}
+
+fn owner(text: &str) -> Result<(u32, u32), String> {
+    let wrong = || format!("\"{text}\" is not UID:GID in numbers");
+    let (uid, gid) = text.split_once(':').ok_or_else(wrong)?;
+    let number = |text: &str| text.parse().map_err(|_| wrong());
+    Ok((number(uid)?, number(gid)?))
 }
 
 fn uuid(text: &str) -> Result<[u8; 16], String> {
@@ -293,6 +340,22 @@ impl Args {
             discard: !self.nodiscard,
             ..Options::default()
         })
+    }
+
+    /// How the volume is to be filled.
+    fn rules(&self, fixed: bool) -> Rules {
+        Rules {
+            owners: Owners {
+                all_root: self.all_root,
+                root: self.root_owner,
+                users: self.uid_map.clone(),
+                groups: self.gid_map.clone(),
+            },
+            exclude: self.exclude.clone(),
+            dedupe: self.dedupe,
+            now: Timestamp::now(),
+            clamp: fixed,
+        }
     }
 
     fn cluster(&self) -> Result<Option<ClusterStack>> {
@@ -394,6 +457,7 @@ fn make(args: &Args, epoch: Option<&str>, err: &mut dyn Write) -> Result<Report>
         let plan = plan(&mut options, bytes, &name)?;
         return Ok(Report::new(&plan, &name, false));
     }
+    let source = args.populate.as_deref().map(Source::open).transpose()?;
     // With a size given the plan comes first: what cannot be made is not created.
     let (device, plan) = match args.size {
         Some(size) => {
@@ -416,8 +480,19 @@ fn make(args: &Args, epoch: Option<&str>, err: &mut dyn Write) -> Result<Report>
     if let Ok(mut volume) = Volume::open(&device) {
         alone(&mut volume, "mkfs.cowfs", err).with_context(|| name.clone())?;
     }
-    write(&device, &plan).with_context(|| name.clone())?;
-    Ok(Report::new(&plan, &name, true))
+    let Some(source) = source else {
+        crate::execute(&device, &plan).with_context(|| name.clone())?;
+        return Ok(Report::new(&plan, &name, true));
+    };
+    let progress = Progress::start(Sink::for_terminal(args.quiet || args.json));
+    progress.pass(1, 0);
+    let rules = args.rules(epoch.is_some());
+    let step = |bytes| progress.step(bytes);
+    let filled = crate::execute_filled(&device, &plan, source, &rules, &step);
+    drop(progress);
+    let mut report = Report::new(&plan, &name, true);
+    report.filled = Some(filled.with_context(|| name.clone())?);
+    Ok(report)
 }
 
 fn writable(path: &Path) -> Result<cowfs_format::device::FileDevice> {
@@ -428,10 +503,6 @@ fn writable(path: &Path) -> Result<cowfs_format::device::FileDevice> {
         );
     }
     Ok(open::writable(path)?)
-}
-
-fn write(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
-    Ok(crate::execute(device, plan)?)
 }
 
 /// Plans, reproducibly when the time is given.

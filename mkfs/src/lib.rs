@@ -24,6 +24,7 @@ pub mod features;
 mod files;
 mod options;
 pub mod plan;
+pub mod populate;
 pub mod probe;
 pub mod report;
 mod sizes;
@@ -37,6 +38,7 @@ pub use cli::{command, run};
 pub use differences::DIFFERENCES;
 pub use options::{ClusterStack, Entropy, Mount, Options, Usage, derived_uuid, show_uuid};
 pub use plan::Plan;
+pub use populate::{Filled, Rules, Source};
 
 /// Makes a volume on a device. Whatever the device held is lost.
 ///
@@ -44,7 +46,7 @@ pub use plan::Plan;
 /// The options cannot be met on such a device (then nothing was written), or the device fails.
 pub fn format(device: &dyn DeviceMut, options: &Options) -> Result<Plan> {
     let plan = Plan::new(options, device.size())?;
-    write::write(device, &plan)?;
+    execute(device, &plan)?;
     Ok(plan)
 }
 
@@ -53,5 +55,24 @@ pub fn format(device: &dyn DeviceMut, options: &Options) -> Result<Plan> {
 /// # Errors
 /// The device fails.
 pub fn execute(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
-    write::write(device, plan)
+    write::body(device, plan)?;
+    write::superblock(device, plan)
+}
+
+/// Writes a plan to a device of the size that it was made for, and fills the volume.
+///
+/// # Errors
+/// The device fails, the source cannot be read or holds what cannot be, or the volume is too small
+/// for it. Then there is no volume.
+pub fn execute_filled(
+    device: &dyn DeviceMut,
+    plan: &Plan,
+    source: Source,
+    rules: &Rules,
+    progress: &dyn Fn(u64),
+) -> anyhow::Result<Filled> {
+    write::body(device, plan)?;
+    let filled = populate::fill(device, plan, source, rules, progress)?;
+    write::superblock(device, plan)?;
+    Ok(filled)
 }

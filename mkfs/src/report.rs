@@ -45,8 +45,11 @@ pub struct Report {
     pub group_clusters: u32,
     /// Clusters of the last group.
     pub tail_clusters: u32,
-    /// Clusters in use after formatting.
+    /// Clusters in use after formatting, before the volume was filled.
     pub used_clusters: u32,
+    /// What was put into the volume; absent when it was not filled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filled: Option<crate::Filled>,
     /// Node slots.
     pub node_slots: u16,
     /// Bytes of each journal.
@@ -99,6 +102,7 @@ impl Report {
             .collect();
         let clusters: u64 = allocs.iter().map(|alloc| u64::from(alloc.clusters())).sum();
         Self {
+            filled: None,
             schema: 1,
             device: device.to_owned(),
             written,
@@ -224,6 +228,21 @@ impl Report {
             self.backup_superblocks.len().to_string(),
         );
         line("Clusters in use", self.used_clusters.to_string());
+        if let Some(filled) = &self.filled {
+            let shared = match filled.shared_bytes {
+                0 => String::new(),
+                bytes => format!(", {} of them shared", show_size(bytes)),
+            };
+            line(
+                "Filled",
+                format!(
+                    "{} inodes, {} more names, {} of data{shared}",
+                    filled.inodes,
+                    filled.links,
+                    show_size(filled.bytes)
+                ),
+            );
+        }
         if verbose {
             for file in &self.system_files {
                 let extents: Vec<_> = file

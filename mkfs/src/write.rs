@@ -20,8 +20,8 @@ const BATCH: usize = 1 << 18;
 /// Descriptors of cluster groups after which the device may begin to store them.
 const BEGIN: u32 = 1024;
 
-/// Writes the volume.
-pub(crate) fn write(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
+/// Writes the volume but for its superblock.
+pub(crate) fn body(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
     let volume = plan.geo.bytes();
     if !is_zero(device, 0, WIPE.min(volume)) {
         device.write_zeros(0, WIPE.min(volume))?;
@@ -47,7 +47,11 @@ pub(crate) fn write(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
     }
     out.backups()?;
     out.bytes(0, &plan.leading_blocks())?;
-    out.flush()?;
+    out.flush()
+}
+
+/// Writes the superblock, once everything else is on stable storage.
+pub(crate) fn superblock(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
     device.flush()?;
     device.write_at(
         plan.geo.byte_of(BlockNo(SUPER_BLOCK_BLKNO)),

@@ -1,14 +1,14 @@
-//! Putting bytes into files.
+//! Writing over files.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::error::{Error, FaultKind, Result};
-use crate::layout::{Dinode, ExtentFlags, FileType, Incompat, MAX_LEAF_CLUSTERS};
+use crate::layout::{Dinode, ExtentFlags, Incompat, MAX_LEAF_CLUSTERS};
 use crate::ops::cow;
 use crate::read::extent::Extent;
 use crate::read::inode;
-use crate::txn::{ClusterPool, NewInode, Timestamp, Txn};
+use crate::txn::{Timestamp, Txn};
 use crate::units::{BlockNo, ClusterNo, index, low32};
 
 /// What an overwrite did.
@@ -23,88 +23,13 @@ pub struct Overwritten {
 }
 
 /// The error for a source that fails.
-fn source_error(name: &str, source: &std::io::Error) -> Error {
+pub(super) fn source_error(name: &str, source: &std::io::Error) -> Error {
     let what = if source.kind() == std::io::ErrorKind::UnexpectedEof {
         format!("{name}: it became shorter while it was read; try again when nobody writes it")
     } else {
         format!("{name}: {source}")
     };
     Error::Input { what }
-}
-
-/// The runs of a file that hold data, as (offset, length); holes between them are left out.
-fn data_runs(file: &File, name: &str) -> Result<(u64, Vec<(u64, u64)>)> {
-    use rustix::fs::{SeekFrom, seek};
-    let size = file.metadata().map_err(|e| source_error(name, &e))?.len();
-    let mut runs = Vec::new();
-    let mut at = 0;
-    while at < size {
-        let start = match seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            Err(rustix::io::Errno::NXIO) => break,
-            // No holes can be told here: all of it is data.
-            Err(_) => return Ok((size, vec![(0, size)])),
-        };
-        let end = seek(file, SeekFrom::Hole(start)).unwrap_or(size).min(size);
-        if start >= end {
-            break;
-        }
-        runs.push((start, end - start));
-        at = end;
-    }
-    Ok((size, runs))
-}
-
-/// Puts a file of the host into a directory under a name that does not exist yet: small contents
-/// into the inode, others into new clusters, holes as holes. `progress` is told of bytes copied.
-///
-/// # Errors
-/// The name exists, the source cannot be read, the volume is full, or a block cannot be used.
-pub fn import_file(
-    txn: &mut Txn<'_>,
-    parent: BlockNo,
-    name: &[u8],
-    source: (&File, &str),
-    attributes: &NewInode,
-    progress: &dyn Fn(u64),
-) -> Result<BlockNo> {
-    txn.require_new_name(parent, name)?;
-    let (file, file_name) = source;
-    let (size, mut runs) = data_runs(file, file_name)?;
-    if !txn.info().has(Incompat::SPARSE_ALLOC) && size > 0 {
-        // No file has holes here: they become zeros.
-        runs = vec![(0, size)];
-    }
-    let inode = txn.new_inode(attributes)?;
-    let stored = size > 0 && size <= txn.info().geo.block_bytes() as u64 && {
-        let mut bytes = vec![0; index(size)];
-        file.read_exact_at(&mut bytes, 0)
-            .map_err(|e| source_error(file_name, &e))?;
-        txn.store_inline(inode, &bytes)?
-    };
-    if !stored {
-        let clusters = cluster_runs(txn, &runs);
-        let needed: u64 = clusters.iter().map(|(_, count)| u64::from(*count)).sum();
-        let free = u64::from(txn.free_clusters()?);
-        if needed > free {
-            return Err(Error::NoSpace {
-                needed: needed - free,
-                unit: "clusters",
-            });
-        }
-        check_size(txn, size, inode)?;
-        let mut extents = Vec::new();
-        let mut pool = ClusterPool::new(needed);
-        for run in clusters {
-            fill(txn, &mut pool, source, run, &runs, &mut extents, progress)?;
-        }
-        let root = txn.data_root(inode)?;
-        txn.splice(&root, 0, u32::MAX, &extents)?;
-        txn.edit::<Dinode>(inode)?.i_size = size.into();
-        txn.charge_clusters(inode, needed.cast_signed())?;
-    }
-    txn.add_name(parent, name, inode, FileType::Regular, attributes.ctime)?;
-    Ok(inode)
 }
 
 /// A file's last cluster must have a number.
@@ -121,67 +46,6 @@ pub(super) fn check_size(txn: &Txn<'_>, size: u64, inode: BlockNo) -> Result<()>
     }
     .at(inode)
     .into())
-}
-
-/// The runs of clusters that runs of bytes touch, joined.
-fn cluster_runs(txn: &Txn<'_>, runs: &[(u64, u64)]) -> Vec<(u32, u32)> {
-    let bits = txn.info().geo.cluster_bits();
-    let mut found: Vec<(u32, u32)> = Vec::new();
-    for (offset, len) in runs {
-        let first = low32(offset >> bits);
-        let end = low32((offset + len).div_ceil(1 << bits));
-        match found.last_mut() {
-            Some((start, count)) if *start + *count >= first => {
-                *count = (*count).max(end - *start);
-            }
-            _ => found.push((first, end - first)),
-        }
-    }
-    found
-}
-
-/// Allocates a run of logical clusters and copies its bytes there.
-fn fill(
-    txn: &mut Txn<'_>,
-    pool: &mut ClusterPool,
-    (file, file_name): (&File, &str),
-    (mut cpos, mut count): (u32, u32),
-    runs: &[(u64, u64)],
-    extents: &mut Vec<Extent>,
-    progress: &dyn Fn(u64),
-) -> Result<()> {
-    let geo = txn.info().geo;
-    while count > 0 {
-        let (cluster, got) = pool.take(txn, count)?;
-        let blkno = geo.first_block(cluster);
-        extents.push(Extent {
-            cpos,
-            clusters: got,
-            blkno,
-            flags: ExtentFlags::empty(),
-        });
-        let start = u64::from(cpos) << geo.cluster_bits();
-        let end = start + (u64::from(got) << geo.cluster_bits());
-        let from = runs.partition_point(|(offset, len)| offset + len <= start);
-        let mut done = start;
-        for (offset, len) in runs[from..].iter().take_while(|(offset, _)| *offset < end) {
-            let (first, last) = ((*offset).max(start), (offset + len).min(end));
-            txn.zero_data(cluster, done - start, first - done)?;
-            let mut at = first;
-            while at < last {
-                let step = (last - at).min(64 << 20);
-                txn.copy_data(cluster, at - start, file, at, step)
-                    .map_err(|e| source_error(file_name, &e))?;
-                progress(step);
-                at += step;
-            }
-            done = last;
-        }
-        txn.zero_data(cluster, done - start, end - done)?;
-        cpos += got;
-        count -= got;
-    }
-    Ok(())
 }
 
 /// Writes the bytes of a host file over a file from byte `offset` on, copying clusters that others

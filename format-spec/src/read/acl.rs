@@ -68,6 +68,55 @@ pub fn text(value: &[u8]) -> Option<String> {
     Some(words.join(","))
 }
 
+/// The value of an ACL in text form, entries separated by commas or lines; a fourth field, in which
+/// some archivers repeat the number of a user or group given by name, counts for the name. Other
+/// names are looked up: `number` is asked for the number of a user (true) or group. `None` when it
+/// is no ACL, or names someone without a number.
+#[must_use]
+pub fn parse(text: &str, number: &dyn Fn(bool, &str) -> Option<u32>) -> Option<Vec<u8>> {
+    let mut entries = Vec::new();
+    let words = text.split([',', '\n']).map(str::trim);
+    for word in words.filter(|word| !word.is_empty() && !word.starts_with('#')) {
+        let fields: Vec<&str> = word.split(':').collect();
+        let [tag, who, perm, rest @ ..] = fields.as_slice() else {
+            return None;
+        };
+        let user = tag.starts_with('u');
+        let id: Option<u32> = rest.first().unwrap_or(who).trim().parse().ok();
+        let id = id.or_else(|| number(user, who));
+        let (tag, id) = match (*tag, who.is_empty()) {
+            ("user" | "u", true) => (0x01, None),
+            ("user" | "u", false) => (0x02, Some(id?)),
+            ("group" | "g", true) => (0x04, None),
+            ("group" | "g", false) => (0x08, Some(id?)),
+            ("mask" | "m", true) => (0x10, None),
+            ("other" | "o", true) => (0x20, None),
+            _ => return None,
+        };
+        let mut bits = 0u16;
+        for letter in perm.chars() {
+            bits |= match letter {
+                'r' => 4,
+                'w' => 2,
+                'x' => 1,
+                '-' => 0,
+                _ => return None,
+            };
+        }
+        entries.push((tag, id.unwrap_or(u32::MAX), bits));
+    }
+    entries.sort_unstable();
+    let value = entries.into_iter().flat_map(|(tag, id, bits)| {
+        let entry = AclEntry {
+            e_tag: tag.into(),
+            e_perm: bits.into(),
+            e_id: id.into(),
+        };
+        zerocopy::IntoBytes::as_bytes(&entry).to_vec()
+    });
+    Some(value.collect())
+}
+
 /// Whether an attribute of this name holds an ACL.
 #[must_use]
 pub fn is_acl(name: &[u8]) -> bool {

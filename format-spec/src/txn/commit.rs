@@ -49,6 +49,7 @@ impl Txn<'_> {
         self.apply_charges()?;
         self.apply_freed_blocks()?;
         self.apply_freed_clusters()?;
+        self.staged.values_mut().for_each(super::Staged::stamp);
         let geo = self.info.geo;
 
         let mut journaled: Vec<(BlockNo, &[u8])> = Vec::new();

@@ -114,8 +114,8 @@ impl Txn<'_> {
         set_times(&mut inode, new);
         match FileType::from_mode(new.mode) {
             Some(FileType::Directory) if inline => make_inline(&mut inode),
-            Some(FileType::Regular | FileType::Directory) => make_extent_list(&mut inode),
-            _ => {}
+            // Devices and the like have one too: the driver looks at it whatever the type.
+            _ => make_extent_list(&mut inode),
         }
         drop(inode);
         self.journal_fresh(sub.blkno);

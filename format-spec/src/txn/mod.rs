@@ -59,6 +59,17 @@ struct Staged {
     /// Whether the block may be written before the commit: it lies in space that was free when the
     /// transaction began, and nobody looks there.
     fresh: bool,
+    /// Where its check lies; `None` on volumes without checks and in blocks that have none.
+    check_at: Option<usize>,
+}
+
+impl Staged {
+    /// Gives the block its check, as the last thing before it is written.
+    fn stamp(&mut self) {
+        if let Some(check_at) = self.check_at {
+            ecc::stamp(&mut self.bytes, check_at);
+        }
+    }
 }
 
 impl std::fmt::Debug for Txn<'_> {
@@ -123,7 +134,7 @@ impl BlockSource for Txn<'_> {
         if count == 1
             && let Some((_, block)) = staged.peek()
         {
-            return Ok(BlockBuf::Borrowed(&block.bytes));
+            return Ok(BlockBuf::Staged(&block.bytes));
         }
         let mut buf = self.base.read_blocks(first, count)?.into_owned();
         let bytes = self.info.geo.block_bytes();
@@ -158,19 +169,12 @@ impl<'v> Txn<'v> {
     /// # Errors
     /// The block cannot be read or is not what it should be.
     pub fn edit<B: MetaBlock>(&mut self, blkno: BlockNo) -> Result<Edit<'_, B>> {
+        let block = self.view().block::<B>(blkno)?;
         if !self.staged.contains_key(&blkno) {
-            let bytes = self.view().block::<B>(blkno)?.into_bytes();
-            self.staged.insert(
-                blkno,
-                Staged {
-                    bytes,
-                    fresh: false,
-                },
-            );
-        } else {
-            self.view().block::<B>(blkno)?;
+            let bytes = block.into_bytes();
+            self.stage(blkno, bytes);
         }
-        Ok(self.guard(blkno, B::CHECK_AT))
+        Ok(self.guard(blkno, Some(B::CHECK_AT)))
     }
 
     /// Edits a directory block.
@@ -184,17 +188,12 @@ impl<'v> Txn<'v> {
         with_trailer: bool,
     ) -> Result<Edit<'_, Raw>> {
         let (buf, _) = self.view().dir_block(blkno, directory, with_trailer)?;
-        let bytes = buf.into_owned();
-        self.staged.entry(blkno).or_insert(Staged {
-            bytes,
-            fresh: false,
-        });
-        let check_at = if with_trailer {
-            self.block_bytes() - ecc::CHECK_BYTES
-        } else {
-            usize::MAX
-        };
-        Ok(self.guard(blkno, check_at))
+        if !self.staged.contains_key(&blkno) {
+            let bytes = buf.into_owned();
+            self.stage(blkno, bytes);
+        }
+        let check_at = self.block_bytes() - ecc::CHECK_BYTES;
+        Ok(self.guard(blkno, with_trailer.then_some(check_at)))
     }
 
     /// Edits a block without a signature; its check, if any, lies at `check_at`.
@@ -208,23 +207,22 @@ impl<'v> Txn<'v> {
     ) -> Result<Edit<'_, Raw>> {
         if !self.staged.contains_key(&blkno) {
             let bytes = self.view().raw(blkno)?.into_owned();
-            self.staged.insert(
-                blkno,
-                Staged {
-                    bytes,
-                    fresh: false,
-                },
-            );
+            self.stage(blkno, bytes);
         }
-        Ok(self.guard(blkno, check_at.unwrap_or(usize::MAX)))
+        Ok(self.guard(blkno, check_at))
     }
 
     /// A new block, all zeros, in space that this transaction allocated. Its check, if any, lies
     /// at `check_at`.
     pub(crate) fn fresh<B>(&mut self, blkno: BlockNo, check_at: Option<usize>) -> Edit<'_, B> {
         let bytes = vec![0; self.block_bytes()].into_boxed_slice();
-        self.staged.insert(blkno, Staged { bytes, fresh: true });
-        self.guard(blkno, check_at.unwrap_or(usize::MAX))
+        let staged = Staged {
+            bytes,
+            fresh: true,
+            check_at: None,
+        };
+        self.staged.insert(blkno, staged);
+        self.guard(blkno, check_at)
     }
 
     /// Sends a new block through the journal all the same. New inodes need that: fsck.ocfs2 takes
@@ -240,16 +238,28 @@ impl<'v> Txn<'v> {
         self.staged.remove(&blkno);
     }
 
-    fn guard<B>(&mut self, blkno: BlockNo, check_at: usize) -> Edit<'_, B> {
+    /// Takes a block of the volume into the transaction.
+    fn stage(&mut self, blkno: BlockNo, bytes: Box<[u8]>) {
+        let staged = Staged {
+            bytes,
+            fresh: false,
+            check_at: None,
+        };
+        self.staged.insert(blkno, staged);
+    }
+
+    /// A guard for a block that is staged; its check, if any, lies at `check_at`.
+    fn guard<B>(&mut self, blkno: BlockNo, check_at: Option<usize>) -> Edit<'_, B> {
         let has_ecc = self.info.has(Incompat::META_ECC);
         let size = self.block_bytes();
         let staged = self.staged.entry(blkno).or_insert_with(|| Staged {
             bytes: vec![0; size].into_boxed_slice(),
             fresh: false,
+            check_at: None,
         });
+        staged.check_at = check_at.filter(|_| has_ecc);
         Edit {
             bytes: &mut staged.bytes,
-            check_at: has_ecc.then_some(check_at),
             kind: PhantomData,
         }
     }
@@ -302,7 +312,8 @@ impl<'v> Txn<'v> {
         let end = BlockNo((offset + len).div_ceil(geo.block_bytes() as u64));
         let staged: Vec<BlockNo> = self.staged.range(first..end).map(|(at, _)| *at).collect();
         for blkno in staged {
-            if let Some(block) = self.staged.remove(&blkno) {
+            if let Some(mut block) = self.staged.remove(&blkno) {
+                block.stamp();
                 self.device.write_at(geo.byte_of(blkno), &block.bytes)?;
             }
         }
@@ -315,6 +326,44 @@ impl<'v> Txn<'v> {
         1 << 20
     }
 
+    /// Number of blocks that the transaction holds in memory.
+    #[must_use]
+    pub fn staged_blocks(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// Writes what the transaction holds to its places and forgets it, without a journal: for a
+    /// volume that is being made and has no superblock yet, so that nobody can see it half done.
+    /// Space that was freed can be used again at once.
+    ///
+    /// # Errors
+    /// The device fails, or a quota file cannot be extended.
+    pub fn write_home(&mut self) -> Result<()> {
+        self.apply_charges()?;
+        self.apply_freed_blocks()?;
+        self.apply_freed_clusters()?;
+        self.clusters = clusters::ClusterAlloc::default();
+        let geo = self.info.geo;
+        let mut run: Vec<u8> = Vec::new();
+        let mut start = BlockNo(0);
+        for (blkno, mut block) in std::mem::take(&mut self.staged) {
+            block.stamp();
+            let follows = start.plus((run.len() >> geo.block_bits()) as u64) == blkno;
+            if !run.is_empty() && (!follows || run.len() >= 1 << 20) {
+                self.device.write_at(geo.byte_of(start), &run)?;
+                run.clear();
+            }
+            if run.is_empty() {
+                start = blkno;
+            }
+            run.extend_from_slice(&block.bytes);
+        }
+        if !run.is_empty() {
+            self.device.write_at(geo.byte_of(start), &run)?;
+        }
+        Ok(())
+    }
+
     /// Ends the transaction without changing the volume.
     pub fn abort(self) {
         drop(self);
@@ -325,13 +374,11 @@ impl<'v> Txn<'v> {
 #[derive(Debug)]
 pub struct Raw;
 
-/// A staged block being edited. When the guard goes, the block's check is computed anew: no block
-/// can be written with a wrong one.
+/// A staged block being edited. It says where the check of the block lies, so that the commit can
+/// compute it: no block is written with a stale one.
 #[derive(Debug)]
 pub struct Edit<'t, B> {
     bytes: &'t mut [u8],
-    /// `None` on volumes without checks, `usize::MAX` for a block that has none.
-    check_at: Option<usize>,
     kind: PhantomData<B>,
 }
 
@@ -361,13 +408,5 @@ impl<B: MetaBlock + zerocopy::IntoBytes> DerefMut for Edit<'_, B> {
     fn deref_mut(&mut self) -> &mut B {
         B::mut_from_prefix(self.bytes)
             .map_or_else(|_| unreachable!("block shorter than head"), |p| p.0)
-    }
-}
-
-impl<B> Drop for Edit<'_, B> {
-    fn drop(&mut self) {
-        if let Some(check_at) = self.check_at.filter(|at| *at != usize::MAX) {
-            ecc::stamp(self.bytes, check_at);
-        }
     }
 }

@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 use crate::error::{Error, FaultKind, Result};
 use crate::layout::{
     DINODE_HEAD, Dinode, DynFeatures, ExtentFlags, ExtentList, ExtentRec, FileType, HashKind,
-    Incompat, InlineData, InodeFlags, XATTR_BLOCK_BODY, XATTR_BUCKET, XATTR_INDEXED,
-    XATTR_LOCAL_MAX, XattrBlock, XattrValueRoot, xattr_hash, xattr_type,
+    Incompat, InlineData, XATTR_BLOCK_BODY, XATTR_BUCKET, XATTR_INDEXED, XATTR_LOCAL_MAX,
+    XattrBlock, XattrValueRoot, xattr_hash, xattr_type,
 };
 use crate::ops::release::release;
 use crate::ops::xattr::pack::{self, Attr, Bucket};
@@ -272,27 +272,28 @@ fn reserve(txn: &mut Txn<'_>, blkno: BlockNo) -> Result<()> {
     }
     let head: Dinode = *dinode;
     let body = &mut dinode.bytes_mut()[DINODE_HEAD..];
-    let used = if features.contains(DynFeatures::INLINE_DATA) {
-        size_of::<InlineData>() + crate::units::index(head.i_size.get())
-    } else if head.has_extents() || head.flags().intersects(InodeFlags::SYSTEM) {
+    let inline = features.contains(DynFeatures::INLINE_DATA);
+    let fast_symlink = head.file_type() == Some(FileType::Symlink) && !head.has_extents();
+    let size = crate::units::index(head.i_size.get());
+    let used = if inline {
+        size_of::<InlineData>().saturating_add(size)
+    } else if fast_symlink {
+        size
+    } else {
         let records = ListView::parse(body).map_or(usize::MAX, |list| list.recs.len());
         size_of::<ExtentList>().saturating_add(records.saturating_mul(size_of::<ExtentRec>()))
-    } else if head.file_type() == Some(FileType::Symlink) {
-        crate::units::index(head.i_size.get())
-    } else {
-        0
     };
     if used > body.len() - room {
         return Ok(());
     }
     // The head of the list or data counts what it has room for.
     let end = body.len() - room;
-    let counted = if features.contains(DynFeatures::INLINE_DATA) {
+    let counted = if inline {
         Some((0, end - size_of::<InlineData>()))
-    } else if head.has_extents() {
-        Some((2, (end - size_of::<ExtentList>()) / size_of::<ExtentRec>()))
-    } else {
+    } else if fast_symlink {
         None
+    } else {
+        Some((2, (end - size_of::<ExtentList>()) / size_of::<ExtentRec>()))
     };
     if let Some((at, count)) = counted {
         body[at..at + 2].copy_from_slice(&low16(count as u64).to_le_bytes());
