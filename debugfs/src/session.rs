@@ -181,13 +181,27 @@ impl Session {
             } else {
                 open::read_only(&path)?
             };
-            Access::Read(by.open(device).with_context(place)?)
+            return self.look(path, device, by);
         };
-        let open = Open { path, volume };
+        self.enter(Open { path, volume });
+        Ok(())
+    }
+
+    /// Opens a volume for reading, on whatever device; `path` is what it is called.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn look(&mut self, path: PathBuf, device: Box<dyn Device>, by: Superblock) -> Result<()> {
+        let place = || path.display().to_string();
+        let volume = Access::Read(by.open(device).with_context(place)?);
+        self.enter(Open { path, volume });
+        Ok(())
+    }
+
+    fn enter(&mut self, open: Open) {
         self.root = open.view().info().root;
         self.cwd = self.root;
         self.open = Some(open);
-        Ok(())
     }
 
     /// The open volume, to be edited.
