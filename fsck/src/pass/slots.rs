@@ -18,13 +18,19 @@ use crate::facts::{Cx, Out};
 /// Checks all slots' local allocs and truncate logs, once all claims are known; returns the
 /// clusters that they hold back.
 pub(crate) fn scan(cx: &Cx<'_>, system: &System, out: &mut Out) -> Held {
+    let slots = || (0..cx.view.info().max_slots).map(Slot);
     let mut held = Held::new();
-    for slot in (0..cx.view.info().max_slots).map(Slot) {
-        if let Some(inode) = system.inode(cx.view, SystemFile::LocalAlloc(slot)) {
-            local_alloc(cx, out, &inode, &mut held);
-        }
+    for slot in slots() {
         if let Some(inode) = system.inode(cx.view, SystemFile::TruncateLog(slot)) {
             truncate_log(cx, out, &inode, &mut held);
+        }
+    }
+    // What was handed out of a window and is given up again waits in a truncate log, of any slot.
+    let mut waiting = held.clone();
+    waiting.sort_unstable();
+    for slot in slots() {
+        if let Some(inode) = system.inode(cx.view, SystemFile::LocalAlloc(slot)) {
+            local_alloc(cx, out, &inode, &waiting, &mut held);
         }
     }
     held.sort_unstable();
@@ -38,7 +44,13 @@ pub(crate) fn scan(cx: &Cx<'_>, system: &System, out: &mut Out) -> Held {
     held
 }
 
-fn local_alloc(cx: &Cx<'_>, out: &mut Out, inode: &Checked<'_, Dinode>, held: &mut Held) {
+fn local_alloc(
+    cx: &Cx<'_>,
+    out: &mut Out,
+    inode: &Checked<'_, Dinode>,
+    waiting: &[(u32, u32)],
+    held: &mut Held,
+) {
     let at = At::inode(inode.blkno());
     let Ok((head, bitmap)) = LocalAlloc::ref_from_prefix(inode.body()) else {
         return;
@@ -92,12 +104,24 @@ fn local_alloc(cx: &Cx<'_>, out: &mut Out, inode: &Checked<'_, Dinode>, held: &m
         let (found, expected) = (used, set);
         out.find(at, AllocProblem::LallocUsed { found, expected });
     }
-    window(cx, out, at, bitmap, first, total);
+    window(cx, out, at, bitmap, (first, total), waiting);
     held.push((first, first + total));
 }
 
-/// Compares a window with what its clusters are used for.
-fn window(cx: &Cx<'_>, out: &mut Out, at: At, bitmap: &[u8], start: u32, total: u32) {
+/// Compares a window with what its clusters are used for; those that wait to be freed are in use.
+fn window(
+    cx: &Cx<'_>,
+    out: &mut Out,
+    at: At,
+    bitmap: &[u8],
+    (start, total): (u32, u32),
+    waiting: &[(u32, u32)],
+) {
+    let waits = |cluster: u32| {
+        let behind = waiting.partition_point(|range| range.0 <= cluster);
+        let before = behind.checked_sub(1).and_then(|at| waiting.get(at));
+        before.is_some_and(|range| cluster < range.1)
+    };
     let (mut taken, mut unused) = (Joiner::default(), Joiner::default());
     let mut found: Vec<(u32, u32, &'static str)> = Vec::new();
     let in_use = "are in use but free in the window";
@@ -106,7 +130,8 @@ fn window(cx: &Cx<'_>, out: &mut Out, at: At, bitmap: &[u8], start: u32, total: 
         let marked = bitmap_word(bitmap, index) & mask;
         let base = start + u32::try_from(index * 64).unwrap_or(0);
         let claimed = (0..64)
-            .filter(|bit| mask >> bit & 1 == 1 && cx.clusters.is_claimed(base + bit))
+            .filter(|bit| mask >> bit & 1 == 1)
+            .filter(|bit| cx.clusters.is_claimed(base + bit) || waits(base + bit))
             .fold(0u64, |word, bit| word | 1 << bit);
         taken.add(base, claimed & !marked, &mut |a, b| {
             found.push((a, b, in_use))
