@@ -261,4 +261,40 @@ many_files() (
 	for ((i = 0; i < $1; i++)); do : >"$i"; done
 )
 
+# limits: limits of users and groups, one of them exceeded, after some usage; what the driver then reports.
+limits() {
+	owners
+	cd /
+	umount_vol
+	mount_vol usrquota,grpquota
+	cd "$MNT"
+	xfs_quota -x -f -c 'limit -u bsoft=1m bhard=3m isoft=10 ihard=20 1000' "$MNT"
+	xfs_quota -x -f -c 'limit -u bsoft=4k bhard=1g 65534' "$MNT"
+	xfs_quota -x -f -c 'limit -g isoft=1 ihard=5 500' "$MNT"
+	xfs_quota -x -f -c 'limit -g bhard=5g 123456789' "$MNT"
+	local id
+	for id in $(seq 2000 2030); do
+		: >owners/of-$id
+		chown $id:$id owners/of-$id
+	done
+	words over 20000 >owners/over
+	chown 65534:500 owners/over
+	: >owners/over-too
+	chown 65534:500 owners/over-too
+	sync
+	xfs_quota -x -f -c 'report -ugnN -b -i' "$MNT" >"$OUT/quota"
+}
+
+# truncated: a file in pieces is removed; the driver frees its clusters two seconds later, or never.
+truncated() {
+	(
+		cd_new truncated
+		scattered large 60 2
+		: >other
+	)
+	sync
+	rm truncated/large
+	xfs_io -c 'pwrite -q 0 4096' -c fsync truncated/other
+}
+
 cd "$MNT"

@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result, ensure};
 use cowfs_tests::golden::{self, Golden};
-use cowfs_tests::{Ending, Guest, Kernel, extents, oracle, place, walk};
+use cowfs_tests::{Cluster, Ending, Guest, Kernel, Transcript, extents, oracle, place, walk};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -38,6 +38,8 @@ enum End {
     Crashed,
     /// As before, and fsck.ocfs2 has then replayed the journal.
     CrashedReplayed,
+    /// Two nodes of a cluster fill it, each in a directory of its own, and both stop with the volume mounted.
+    ClusterCrashed,
 }
 
 const SEVERAL: &str =
@@ -224,6 +226,42 @@ const RECIPES: &[Recipe] = &[
         end: End::CrashedReplayed,
         codes: &[],
     },
+    Recipe {
+        name: "quota-limits",
+        what: "limits of users and groups, some exceeded, for forty ids; beside it what the driver reports (`NAME.quota.txt`)",
+        mib: 24,
+        block: 1024,
+        cluster: 4096,
+        options: "-N 2 -J size=4M --fs-feature-level=max-features",
+        fill: "limits",
+        fill_later: "",
+        end: End::Unmounted,
+        codes: &["DX_TREE_MISSING", "INODE_SPARSE_SIZE"],
+    },
+    Recipe {
+        name: "truncate-log",
+        what: "left by a crash just after a removal, journal then replayed by fsck.ocfs2: clusters still to be freed",
+        mib: 24,
+        block: 1024,
+        cluster: 4096,
+        options: "-N 1 -J size=4M --fs-feature-level=max-features",
+        fill: "truncated",
+        fill_later: "",
+        end: End::CrashedReplayed,
+        codes: &[],
+    },
+    Recipe {
+        name: "two-dirty-slots",
+        what: "left by two nodes of a cluster that died with the volume mounted: two slots held, two dirty journals, heartbeats",
+        mib: 48,
+        block: 1024,
+        cluster: 4096,
+        options: "-M cluster --cluster-stack=o2cb --cluster-name=golden -N 3 -J size=4M --fs-feature-level=max-features",
+        fill: "acls; many 60; reflinks; links; orphans; xfs_io -c fsync links/a",
+        fill_later: "",
+        end: End::ClusterCrashed,
+        codes: SYSTEM_DIRECTORY,
+    },
 ];
 
 /// On a system directory too large for its inode fsck.ocfs2 misses an index that mkfs.ocfs2 does not make.
@@ -267,8 +305,16 @@ fn make(recipe: &Recipe) -> Result<()> {
         recipe.mib << 20,
         &recipe.mkfs().split(' ').collect::<Vec<_>>(),
     )?;
-    if !recipe.fill.is_empty() {
-        fill(recipe, Kernel::V6_1, recipe.fill, &image)?;
+    let record = Golden {
+        name: recipe.name.to_owned(),
+    };
+    if recipe.end == End::ClusterCrashed {
+        fill_as_cluster(recipe, &image)?;
+    } else if !recipe.fill.is_empty() {
+        let said = fill(recipe, Kernel::V6_1, recipe.fill, &image)?;
+        if said.out("quota").is_file() {
+            std::fs::copy(said.out("quota"), record.record("quota"))?;
+        }
     }
     if !recipe.fill_later.is_empty() {
         fill(recipe, Kernel::V6_12, recipe.fill_later, &image)?;
@@ -287,9 +333,6 @@ fn make(recipe: &Recipe) -> Result<()> {
         golden::directory().join(format!("{}.img.zst", recipe.name)),
         &packed,
     )?;
-    let record = Golden {
-        name: recipe.name.to_owned(),
-    };
     let report = oracle::check(&image)?;
     std::fs::write(record.record("fsck"), &report.transcript)?;
     let codes: BTreeSet<&str> = report.codes.iter().map(String::as_str).collect();
@@ -299,7 +342,7 @@ fn make(recipe: &Recipe) -> Result<()> {
         report.transcript
     );
     std::fs::write(record.record("stats"), oracle::debugfs(&image, "stats")?)?;
-    if recipe.end != End::Untouched {
+    if !recipe.end.needs_cluster() {
         let seen = golden::ask(&[(&record, &image)])?.pop().unwrap_or_default();
         std::fs::write(record.record("walk"), walk::to_text(&seen.walk))?;
         std::fs::write(record.record("extents"), extents::to_text(&seen.extents))?;
@@ -309,11 +352,11 @@ fn make(recipe: &Recipe) -> Result<()> {
 }
 
 /// Mounts the image and runs functions of `golden.sh` on it.
-fn fill(recipe: &Recipe, kernel: Kernel, what: &str, image: &Path) -> Result<()> {
+fn fill(recipe: &Recipe, kernel: Kernel, what: &str, image: &Path) -> Result<Transcript> {
     let functions = include_str!("golden.sh");
     let what = what.replace("SEVERAL", SEVERAL);
     let end = match recipe.end {
-        End::Crashed | End::CrashedReplayed => "crash",
+        End::Crashed | End::CrashedReplayed | End::ClusterCrashed => "crash",
         End::Untouched | End::Unmounted => "umount_vol",
     };
     let (block, cluster) = (recipe.block, recipe.cluster);
@@ -331,12 +374,34 @@ fn fill(recipe: &Recipe, kernel: Kernel, what: &str, image: &Path) -> Result<()>
         (said.ending, said.status) == wanted && said.kernel_log.is_empty(),
         "filling failed:\n{said}"
     );
+    Ok(said)
+}
+
+/// Mounts the image on two nodes, runs functions of `golden.sh` on both at the same time, and cuts their power.
+fn fill_as_cluster(recipe: &Recipe, image: &Path) -> Result<()> {
+    let functions = include_str!("golden.sh").replace("cd \"$MNT\"\n", "");
+    let (block, cluster, what) = (recipe.block, recipe.cluster, recipe.fill);
+    let mut nodes = Cluster::boot(Kernel::V6_1, image)?;
+    nodes.run(0, "mount_vol; mkdir $MNT/node0 $MNT/node1")?;
+    nodes.run(1, "mount_vol")?;
+    nodes.run_both(&format!(
+        "BS={block}\nCS={cluster}\n{functions}\ncd $MNT/node$NODE\n{what}\n"
+    ))?;
+    nodes.kill(0);
+    nodes.kill(1);
     Ok(())
+}
+
+impl End {
+    /// Whether only a cluster can mount it.
+    fn needs_cluster(&self) -> bool {
+        matches!(self, Self::Untouched | Self::ClusterCrashed)
+    }
 }
 
 impl Recipe {
     fn mkfs(&self) -> String {
-        let local = if self.end == End::Untouched {
+        let local = if self.end.needs_cluster() {
             ""
         } else {
             " -M local"
@@ -381,6 +446,7 @@ fn describe() -> Result<()> {
             End::Untouched | End::Unmounted => "",
             End::Crashed => "; crash",
             End::CrashedReplayed => "; crash; `fsck.ocfs2 -fy` once",
+            End::ClusterCrashed => " on two nodes; power cut",
         };
         let fill = if fill.is_empty() {
             "-".to_owned()

@@ -70,6 +70,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("truncate", "coreutils"),
     ("xargs", "findutils"),
     ("xfs_io", "xfsprogs"),
+    ("xfs_quota", "xfsprogs"),
 ];
 
 /// A series of Debian's kernels.

@@ -38,6 +38,8 @@ fn crashed_volumes_are_told_as_such() {
             .collect::<Vec<_>>()
     };
     assert_eq!(codes("dirty-journal"), ["X_JOURNAL_PENDING"]);
+    // Clusters that wait in the truncate log came out of the window of the local alloc.
+    assert_eq!(codes("truncate-log"), ["X_SLOT_UNRECOVERED"]);
     assert_eq!(
         codes("orphans"),
         ["X_SLOT_UNRECOVERED", "INODE_ORPHANED", "INODE_ORPHANED"]
