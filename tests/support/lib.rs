@@ -19,6 +19,7 @@
 pub mod cluster;
 pub mod cpio;
 pub mod extents;
+pub mod fuzz;
 pub mod golden;
 pub mod guest;
 pub mod kernel;
