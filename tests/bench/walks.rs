@@ -17,7 +17,7 @@ use crate::tasks::{Outcome, if_here};
 use crate::tree::Tree;
 
 /// A file of the tree, in the midst of it.
-const SOME_FILE: &str = "/home/user-7/project-9/file number 00050.data";
+const SOME_FILE: &str = "/archive/year-20/file number 00500.data";
 
 /// The contender that is the program under test: one command of `debugfs.cowfs`.
 pub(crate) fn ours<'c>(stage: &'c Stage, tree: &'c Tree, command: &'c str) -> Contender<'c> {
