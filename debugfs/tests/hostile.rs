@@ -152,7 +152,7 @@ impl Rig {
             for (name, word) in &self.words {
                 line = line.replace(name, word);
             }
-            shell.session.json = (i + seed) % 2 == 0;
+            shell.session.json = (i + seed).is_multiple_of(2);
             let start = Instant::now();
             let said = shell.run(&line);
             let took = start.elapsed();

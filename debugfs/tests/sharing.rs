@@ -370,7 +370,6 @@ fn link<D: cowfs_format::device::DeviceMut>(
     let mut edit = txn.edit::<Dinode>(inode).unwrap();
     let links = edit.links();
     edit.set_links(links + 1);
-    drop(edit);
     txn.commit().unwrap();
 }
 

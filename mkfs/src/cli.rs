@@ -182,7 +182,7 @@ pub struct Args {
     /// ACLs, owners, times of nanoseconds, names of any bytes, and what the root directory itself
     /// has. An archive needs no privileges to carry all of that. Members of an archive must not have
     /// absolute names, nor "..", nor the same name twice.
-    #[arg(short = 'd', long, visible_alias = "from", value_name = "SOURCE")]
+    #[arg(short = 'd', long, value_name = "SOURCE")]
     populate: Option<PathBuf>,
 
     /// Owner and group of the root directory, whatever the source says

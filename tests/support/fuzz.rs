@@ -318,8 +318,11 @@ fn dumped(input: &mut Input<'_>) {
     }
 }
 
+/// What is done with an input.
+pub type Target = fn(&[u8]);
+
 /// The targets by name.
-pub const TARGETS: [(&str, fn(&[u8])); 2] = [("volume", volume), ("structure", structure)];
+pub const TARGETS: [(&str, Target); 2] = [("volume", volume), ("structure", structure)];
 
 /// Where the kept inputs of a target are.
 #[must_use]
@@ -337,7 +340,7 @@ pub fn kept(target: &str) -> Result<Vec<Vec<u8>>> {
 }
 
 fn unhex(line: &str) -> Result<Vec<u8>> {
-    if !line.is_ascii() || line.len() % 2 != 0 {
+    if !line.is_ascii() || !line.len().is_multiple_of(2) {
         bail!("no line of a corpus: {line}");
     }
     (0..line.len() / 2)

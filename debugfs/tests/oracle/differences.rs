@@ -202,6 +202,10 @@ fn without_second_ecc(facts: &mut Vec<Fact>) {
     });
 }
 
+#[allow(
+    clippy::ptr_arg,
+    reason = "stands in a table with functions that remove facts"
+)]
 fn plain_tag_flags(facts: &mut Vec<Fact>) {
     for fact in facts.iter_mut().filter(|fact| fact.key == ROW) {
         if !fact
@@ -222,6 +226,10 @@ fn plain_tag_flags(facts: &mut Vec<Fact>) {
     }
 }
 
+#[allow(
+    clippy::ptr_arg,
+    reason = "stands in a table with functions that remove facts"
+)]
 fn plain_features(facts: &mut Vec<Fact>) {
     for fact in facts
         .iter_mut()
@@ -236,6 +244,10 @@ fn plain_features(facts: &mut Vec<Fact>) {
     }
 }
 
+#[allow(
+    clippy::ptr_arg,
+    reason = "stands in a table with functions that remove facts"
+)]
 fn plain_titles(facts: &mut Vec<Fact>) {
     for fact in facts
         .iter_mut()

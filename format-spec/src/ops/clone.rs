@@ -61,7 +61,6 @@ pub fn clone_file(
     if options.preserve {
         inode.i_attr = head.i_attr;
     }
-    drop(inode);
     txn.add_name(parent, name, target, FileType::Regular, options.now)?;
     Ok(target)
 }

@@ -474,7 +474,7 @@ mod tests {
                         let byte = bitmap.get(*bit as usize / 8).copied().unwrap_or(0xFF);
                         (byte >> (bit % 8) & 1 == 1) == set
                     };
-                    let naive = (at..end).take_while(is).count() as u32;
+                    let naive = (at..end).take_while(is).fold(0, |count, _| count + 1);
                     assert_eq!(run_of(&bitmap, at, end, set), naive, "{at} {end} {set}");
                 }
             }

@@ -162,7 +162,6 @@ pub fn symlink(
         body[..target.len()].copy_from_slice(target);
         dinode.i_size = (target.len() as u64).into();
     }
-    drop(dinode);
     if !fast {
         txn.make_extent_list(blkno)?;
         let clusters = low32(geo.clusters_for(target.len() as u64 + 1));

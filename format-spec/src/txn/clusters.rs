@@ -276,7 +276,6 @@ impl Txn<'_> {
         };
         desc.bg_free_bits_count = after.into();
         desc.bg_contig_free_bits = 0.into();
-        drop(desc);
 
         let mut inode = self.edit::<Dinode>(allocator)?;
         let low = inode.id1_low.get();

@@ -49,12 +49,10 @@ impl Txn<'_> {
         root.dr_dir_blkno = directory.0.into();
         root.dr_flags = DX_INLINE;
         write_entries(&mut root.bytes_mut()[DX_ROOT_BODY..], &[]);
-        drop(root);
         let mut dinode = self.edit::<Dinode>(directory)?;
         let features = dinode.dyn_features() | DynFeatures::INDEXED_DIR;
         dinode.i_dyn_features = features.bits().into();
         dinode.i_dx_root = sub.blkno.0.into();
-        drop(dinode);
 
         let mut names = Vec::new();
         let mut blocks = Vec::new();
@@ -170,7 +168,6 @@ impl Txn<'_> {
                 trailer.db_free_next = 0.into();
             }
         }
-        drop(block);
         if hole > 0 && !listed {
             self.edit::<DxRoot>(root)?.dr_free_blk = blkno.0.into();
         } else if hole == 0 && listed {
@@ -238,10 +235,7 @@ impl Txn<'_> {
             if push_entry(&mut block.bytes_mut()[DX_ROOT_BODY..], entry) {
                 return Ok(());
             }
-            drop(block);
             self.outgrow_root(directory, root)?;
-        } else {
-            drop(block);
         }
         // A full leaf is split; several splits may be needed where hashes lie close together.
         for _ in 0..32 {
@@ -250,7 +244,6 @@ impl Txn<'_> {
             if push_entry(&mut block.bytes_mut()[DX_LEAF_LIST..], entry) {
                 return Ok(());
             }
-            drop(block);
             self.split_leaf(directory, root, leaf, &extent, hash)?;
         }
         Err(Error::NoSpace {
@@ -414,7 +407,6 @@ impl Txn<'_> {
         if let Ok((head, _)) = ExtentList::mut_from_prefix(body) {
             head.l_count = low16(capacity as u64).into();
         }
-        drop(block);
         let tree = TreeRoot::dx(root, self.block_bytes());
         let extent = Extent {
             cpos: 0,
@@ -471,7 +463,6 @@ impl Txn<'_> {
                 .partition(|e| e.dx_major_hash.get() < split);
             let mut block = self.edit::<DxLeaf>(old.plus(i))?;
             write_entries(&mut block.bytes_mut()[DX_LEAF_LIST..], &stay);
-            drop(block);
             let mut block = self.edit::<DxLeaf>(new.plus(i))?;
             write_entries(&mut block.bytes_mut()[DX_LEAF_LIST..], &go);
         }

@@ -117,7 +117,6 @@ impl Txn<'_> {
             // Devices and the like have one too: the driver looks at it whatever the type.
             _ => make_extent_list(&mut inode),
         }
-        drop(inode);
         self.journal_fresh(sub.blkno);
     }
 
@@ -137,7 +136,6 @@ impl Txn<'_> {
         inode.i_flags = inode.flags().difference(gone).bits().into();
         inode.i_dtime = now.seconds.into();
         inode.set_links(0);
-        drop(inode);
         self.charge(uid, gid, 0, -1);
         self.free_bit(SystemFile::InodeAlloc(slot), blkno, bit, loc)
     }

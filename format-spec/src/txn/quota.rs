@@ -267,7 +267,6 @@ impl QuotaFile {
             head.dqdh_next_free = 0.into();
             head.dqdh_prev_free = 0.into();
         }
-        drop(block);
         if full {
             self.set_word(txn, 0, DQI_FREE_ENTRY, next)?;
             if next != 0 {
@@ -305,10 +304,9 @@ impl QuotaFile {
         self.blocks += 1;
         let home = self.home(txn, logical)?;
         let check_at = txn.block_bytes() - crate::ecc::CHECK_BYTES;
-        drop(txn.fresh::<Raw>(home, Some(check_at)));
+        txn.fresh::<Raw>(home, Some(check_at));
         let mut inode = txn.edit::<Dinode>(self.inode)?;
         inode.i_size = (self.blocks << geo.block_bits()).into();
-        drop(inode);
         self.set_word(txn, 0, DQI_BLOCKS, logical + 1)?;
         Ok(logical)
     }

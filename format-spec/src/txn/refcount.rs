@@ -140,7 +140,7 @@ impl Txn<'_> {
         let sub = self.alloc_metadata()?;
         // Any value serves; the block number makes trees of one volume differ.
         let tree_generation = low32(sub.blkno.0 ^ u64::from(self.info.fs_generation.0));
-        drop(self.new_refcount_block(sub, tree_generation));
+        self.new_refcount_block(sub, tree_generation);
         self.attach_refcount(inode, sub.blkno)?;
         Ok(sub.blkno)
     }
@@ -149,7 +149,6 @@ impl Txn<'_> {
     fn attach_refcount(&mut self, inode: BlockNo, root: BlockNo) -> Result<()> {
         let mut block = self.edit::<RefcountBlock>(root)?;
         block.rf_count = block.rf_count.get().saturating_add(1).into();
-        drop(block);
         let mut dinode = self.edit::<Dinode>(inode)?;
         let features = dinode.dyn_features() | DynFeatures::HAS_REFCOUNT;
         dinode.i_dyn_features = features.bits().into();
@@ -184,7 +183,6 @@ impl Txn<'_> {
         let features = features.difference(DynFeatures::HAS_REFCOUNT);
         dinode.i_dyn_features = features.bits().into();
         dinode.i_refcount_loc = 0.into();
-        drop(dinode);
         let block = self.view().block::<RefcountBlock>(root)?;
         let (attached, is_tree) = (block.rf_count.get(), block.is_tree());
         drop(block);
@@ -315,7 +313,6 @@ impl Txn<'_> {
         block.rf_clusters = 0.into();
         block.rf_last_eb_blk = 0.into();
         block.bytes_mut()[REFCOUNT_BODY..].fill(0);
-        drop(block);
         let tree = TreeRoot::refcount(root, self.block_bytes());
         self.splice(&tree, 0, u32::MAX, &leaves)
     }

@@ -222,7 +222,6 @@ impl Txn<'_> {
                 cpos += run.len;
             }
         }
-        drop(desc);
 
         let mut inode = self.edit::<Dinode>(allocator)?;
         let clusters = inode.i_clusters.get().saturating_add(cpg.into());
@@ -250,7 +249,6 @@ impl Txn<'_> {
         }
         let at = DINODE_HEAD + 16 + chain * size_of::<ChainRec>();
         bytes[at..at + size_of::<ChainRec>()].copy_from_slice(rec.as_bytes());
-        drop(inode);
         self.suballocs.current.insert(allocator, blkno);
         Ok(true)
     }

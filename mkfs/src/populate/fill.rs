@@ -336,7 +336,6 @@ impl Filler<'_, '_> {
             inode.i_mtime_nsec = mtime.nanos.into();
             inode.i_ctime = self.rules.now.seconds.into();
             inode.i_ctime_nsec = self.rules.now.nanos.into();
-            drop(inode);
             if self.txn.staged_blocks() * self.txn.info().geo.block_bytes() > HELD {
                 self.txn.write_home()?;
             }

@@ -8,7 +8,7 @@
 //! that stands in the inode of a file is zeroed, and so is that of removed inodes. A block that
 //! should be metadata and bears no signature of it may be anything, and is left out; those left out
 //! are listed, and so are those kept with a wrong check. With scrambling, names, targets of
-//! symlinks and values of attributes are replaced as well; see [`names`](self::names) for how
+//! symlinks and values of attributes are replaced as well; see `names.rs` beside this file for how
 //! indexes stay true.
 //!
 //! Clean logs are left out. A dirty one is kept with its records; the images inside are those of

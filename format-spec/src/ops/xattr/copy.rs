@@ -42,7 +42,6 @@ pub(in crate::ops) fn copy(txn: &mut Txn<'_>, source: BlockNo, target: BlockNo) 
         dinode.i_xattr_inline_size = low16(inline_bytes as u64).into();
     }
     dinode.i_dyn_features = features.bits().into();
-    drop(dinode);
     // The room at the end of the inode is now the attributes'.
     txn.make_extent_list(target)?;
 
@@ -234,7 +233,6 @@ fn copy_block(
     {
         block.bytes_mut()[XATTR_BLOCK_BODY..].copy_from_slice(area);
     }
-    drop(block);
     let Some(extents) = extents else {
         return Ok(());
     };

@@ -78,7 +78,6 @@ fn new_block(txn: &mut Txn<'_>, inode: BlockNo) -> Result<BlockNo> {
     block.xb_suballoc_loc = sub.group.0.into();
     block.xb_fs_generation = generation.into();
     block.xb_blkno = sub.blkno.0.into();
-    drop(block);
     txn.edit::<Dinode>(inode)?.i_xattr_loc = sub.blkno.0.into();
     Ok(sub.blkno)
 }

@@ -319,7 +319,6 @@ fn store(txn: &mut Txn<'_>, blkno: BlockNo, attrs: Vec<Attr>) -> Result<()> {
         attrs
     };
     let loc = dinode.i_xattr_loc.get();
-    drop(dinode);
     store_outside(txn, blkno, loc, attrs)?;
     let mut dinode = txn.edit::<Dinode>(blkno)?;
     let any = inline || dinode.i_xattr_loc.get() != 0;
@@ -359,7 +358,6 @@ fn store_outside(txn: &mut Txn<'_>, inode: BlockNo, loc: u64, attrs: Vec<Attr>) 
     }
     edit.xb_flags = XATTR_INDEXED.into();
     edit.bytes_mut()[XATTR_BLOCK_BODY..].fill(0);
-    drop(edit);
     let buckets = pack::pack_buckets(attrs, block_bytes)?;
     let extents = write_buckets(txn, &buckets)?;
     let root = TreeRoot::xattr_tree(block, block_bytes);
