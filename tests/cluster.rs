@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
-use cowfs_format::device::{FaultDevice, MemDevice};
 use cowfs_format::volume::Volume;
-use cowfs_tests::session::{Session as _, contents, find, pattern};
+use cowfs_tests::session::{contents, find, killed_commit, pattern};
 use cowfs_tests::{Cluster, Kernel, need, oracle};
 use debugfs_cowfs::session::{Session, Superblock};
 use serde_json::Value;
@@ -204,26 +203,6 @@ fn living_nodes_are_seen_and_dead_ones_are_recovered() {
     assert_eq!(contents(&volume, "zero"), b"of node 0\n");
     assert_eq!(contents(&volume, "after"), contents(&volume, "file"));
     assert_ne!(contents(&volume, "clone"), contents(&volume, "file"));
-}
-
-/// A commit of ours that was killed after `DIRTY` and before anything went home.
-fn killed_commit(image: &Path) {
-    let before = std::fs::read(image).unwrap();
-    for stop in 0.. {
-        let device = FaultDevice::stopping_at(MemDevice::new(before.clone()), stop);
-        let mut volume = Volume::open(&device).unwrap();
-        volume
-            .write("ours", &pattern(5000, 7))
-            .expect_err("stopped too late");
-        drop(volume);
-        let left = device.into_base().snapshot();
-        let volume = Volume::open(MemDevice::new(left.clone())).unwrap();
-        if !volume.pending().is_empty() {
-            assert_eq!(contents(&volume, "ours"), pattern(5000, 7));
-            std::fs::write(image, left).unwrap();
-            return;
-        }
-    }
 }
 
 /// A node that mounts the volume after that takes another slot than ours, if it is told to: the

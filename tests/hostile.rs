@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use cowfs_tests::fuzz;
+use cowfs_tests::fuzz::{self, peak};
 use debugfs_cowfs::table::{self, Needs};
 
 /// Longest time that an input may take, in a build that is hardly optimised, beside other tests.
@@ -19,22 +19,6 @@ fn timed(target: &str, run: fn(&[u8]), input: &[u8]) {
     run(input);
     let took = start.elapsed();
     assert!(took < LONGEST, "{target}: {took:?} for {input:02x?}");
-}
-
-/// The most memory that this process ever had, in bytes.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap();
-    let kib: u64 = line
-        .split_ascii_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap();
-    kib << 10
 }
 
 #[test]

@@ -6,12 +6,12 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use cowfs_format::device::{DeviceMut, FaultDevice, FileDevice, MemDevice};
+use cowfs_format::device::{DeviceMut, FileDevice, MemDevice};
 use cowfs_format::layout::jbd2::{INCOMPAT_64BIT, INCOMPAT_CSUM_V2, INCOMPAT_CSUM_V3};
 use cowfs_format::read::log::Sums;
 use cowfs_format::toolkit::open;
 use cowfs_format::volume::Volume;
-use cowfs_tests::session::{Session as _, contents, pattern};
+use cowfs_tests::session::{contents, killed_commit, pattern};
 use cowfs_tests::{Ending, Guest, Kernel, need, sum};
 use mkfs_cowfs::Options;
 use tempfile::TempDir;
@@ -48,27 +48,6 @@ fn volume(image: &Path, incompat: u32) {
     Sums::of(&superblock).stamp_superblock(&mut superblock);
     let at = volume.info().geo.byte_of(journal.home(0).unwrap());
     device.write_at(at, superblock.as_bytes()).unwrap();
-}
-
-/// A commit of ours that was killed after `DIRTY` and before anything went home.
-fn killed_commit(image: &Path) {
-    let before = std::fs::read(image).unwrap();
-    for stop in 0.. {
-        let device = FaultDevice::stopping_at(MemDevice::new(before.clone()), stop);
-        let mut volume = Volume::open(&device).unwrap();
-        volume
-            .write("ours", &pattern(5000, 7))
-            .expect_err("stopped too late");
-        drop(volume);
-        let left = device.into_base().snapshot();
-        if !Volume::open(MemDevice::new(left.clone()))
-            .unwrap()
-            .pending()
-            .is_empty()
-        {
-            return std::fs::write(image, left).unwrap();
-        }
-    }
 }
 
 fn guest(images: &[PathBuf]) -> anyhow::Result<Guest> {

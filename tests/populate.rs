@@ -297,6 +297,8 @@ fn hostile_archives_are_refused_by_name() {
     let (archive, image) = (dir.path().join("archive"), dir.path().join("image"));
     let end = vec![0; 1024];
     let long = format!("{}/b", "n".repeat(90));
+    let deep = format!("path={}\n", "d/".repeat(20_000));
+    let deep = format!("{} {deep}", deep.len() + 6);
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("../up: a name with \"..\"", entry("../up", b'0', b"x")),
         (
@@ -318,6 +320,10 @@ fn hostile_archives_are_refused_by_name() {
         (
             "came before",
             [entry(&long[..90], b'0', b"x"), entry(&long, b'0', b"y")].concat(),
+        ),
+        (
+            "a name of 40000 bytes",
+            [entry("x", b'x', deep.as_bytes()), entry("f", b'0', b"")].concat(),
         ),
         (
             "/much: no space left on the volume",

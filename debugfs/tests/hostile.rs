@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cowfs_format::dump::{BlockKind, dump};
-use cowfs_tests::golden;
+use cowfs_tests::{fuzz::peak, golden};
 use debugfs_cowfs::table::{self, Needs};
 use judge::Judge;
 use support::Shell;
@@ -187,22 +187,6 @@ impl Rig {
             .collect();
         assert!(left.is_empty(), "never run here: {left:?}");
     }
-}
-
-/// The most memory that this process ever had, in bytes.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap();
-    let kib: u64 = line
-        .split_ascii_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap();
-    kib << 10
 }
 
 /// The metadata blocks of an image: where something that can be damaged stands.

@@ -393,3 +393,24 @@ pub fn commands_left_out() -> Vec<&'static str> {
         .filter(|name| !ran(name))
         .collect()
 }
+
+/// The most memory that this process ever had, in bytes.
+///
+/// # Panics
+/// The host does not tell.
+#[must_use]
+#[allow(clippy::unwrap_used, reason = "part of tests")]
+pub fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    let kib: u64 = line
+        .split_ascii_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    kib << 10
+}

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 
-use cowfs_format::device::{Device, DeviceMut};
+use cowfs_format::device::{Device, DeviceMut, FaultDevice, MemDevice};
 use cowfs_format::error::Result;
 use cowfs_format::layout::FileType;
 use cowfs_format::ops::{self, CloneOptions};
@@ -223,4 +223,28 @@ pub fn exercise(image: &std::path::Path) -> BTreeMap<&'static str, Vec<u8>> {
         assert!(contents(&volume, name) == *bytes, "{name}");
     }
     expected
+}
+
+/// A commit of ours that was killed after `DIRTY` and before anything went home: it leaves the file
+/// `ours`.
+///
+/// # Panics
+/// No such commit can be made.
+pub fn killed_commit(image: &std::path::Path) {
+    let before = std::fs::read(image).unwrap();
+    for stop in 0.. {
+        let device = FaultDevice::stopping_at(MemDevice::new(before.clone()), stop);
+        let mut volume = Volume::open(&device).unwrap();
+        volume
+            .write("ours", &pattern(5000, 7))
+            .expect_err("stopped too late");
+        drop(volume);
+        let left = device.into_base().snapshot();
+        let volume = Volume::open(MemDevice::new(left.clone())).unwrap();
+        if !volume.pending().is_empty() {
+            assert_eq!(contents(&volume, "ours"), pattern(5000, 7));
+            std::fs::write(image, left).unwrap();
+            return;
+        }
+    }
 }

@@ -301,12 +301,10 @@ impl Dinode {
         u64::from(self.id1_high.get()) << 32 | u64::from(self.id1_low.get())
     }
 
-    /// Major and minor number of a device inode. The kernel packs 12 bits of the major above 20 of
-    /// the minor, with 8 bits of the minor below the major.
+    /// Major and minor number of a device inode; see [`device_number`] for how they are packed.
     #[must_use]
     pub const fn device(&self) -> (u32, u32) {
-        let packed = self.id1_low.get();
-        (packed >> 8 & 0xFFF, packed & 0xFF | packed >> 12 & 0xF_FF00)
+        unpacked(self.id1_low.get())
     }
 
     /// Bytes at the end of the block that are kept for inline xattrs.
@@ -347,5 +345,31 @@ layout! {
         0x02 id_reserved0: U16 = Kind::Reserved;
         /// Zero.
         0x04 id_reserved1: U32 = Kind::Reserved;
+    }
+}
+
+const fn unpacked(packed: u32) -> (u32, u32) {
+    (packed >> 8 & 0xFFF, packed & 0xFF | packed >> 12 & 0xF_FF00)
+}
+
+/// The number of a device as its inode keeps it: 12 bits of the major above 8 bits of the minor,
+/// whose other 12 bits stand above both.
+#[must_use]
+pub const fn device_number(major: u32, minor: u32) -> u64 {
+    let (major, minor) = (major as u64, minor as u64);
+    (minor & 0xFF) | (major << 8) | ((minor & !0xFF) << 12)
+}
+
+#[cfg(test)]
+mod device_tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_unpacked() {
+        // 8,1; and 0x45,0x12367, whose minor has more than eight bits.
+        assert_eq!(unpacked(0x0801), (8, 1));
+        assert_eq!(unpacked(0x1230_4567), (0x45, 0x1_2367));
+        assert_eq!(device_number(8, 1), 0x0801);
+        assert_eq!(device_number(0x45, 0x1_2367), 0x1230_4567);
     }
 }

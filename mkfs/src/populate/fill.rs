@@ -15,7 +15,7 @@ use cowfs_format::volume::Volume;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Member, Rules, Source, What};
+use super::{Member, Rules, Source, What, split};
 use crate::plan::Plan;
 
 /// Bytes of metadata that may wait in memory.
@@ -168,9 +168,7 @@ impl Filler<'_, '_> {
             mtime,
             ctime: self.rules.now,
         };
-        let slash = member.path.iter().rposition(|&b| b == b'/');
-        let (parent, name) = member.path.split_at(slash.unwrap_or(0));
-        let name = name.strip_prefix(b"/").unwrap_or(name);
+        let (parent, name) = split(&member.path);
         if name.len() > MAX_NAME {
             bail!("a name has at most {MAX_NAME} bytes");
         }
@@ -239,10 +237,17 @@ impl Filler<'_, '_> {
 
     /// Makes a directory, or finds one that the volume was made with (`lost+found`).
     fn make_directory(&mut self, path: &[u8], attributes: &NewInode) -> Result<BlockNo> {
-        let slash = path.iter().rposition(|&b| b == b'/');
-        let (parent, name) = path.split_at(slash.unwrap_or(0));
-        let name = name.strip_prefix(b"/").unwrap_or(name);
+        let (parent, name) = split(path);
         let parent = self.parent(parent)?;
+        self.make_inside(parent, name, attributes)
+    }
+
+    fn make_inside(
+        &mut self,
+        parent: BlockNo,
+        name: &[u8],
+        attributes: &NewInode,
+    ) -> Result<BlockNo> {
         let view = self.txn.view();
         let found = dir::locate(view, &inode::read(view, parent)?, name)?;
         if let Some(found) = found {
@@ -255,25 +260,36 @@ impl Filler<'_, '_> {
         Ok(self.txn.make_directory(parent, name, attributes)?)
     }
 
-    /// The inode of a directory; one that the source did not mention is made for `root`.
+    /// The inode of a directory; those on the way that the source did not mention are made for
+    /// `root`. A path can be deep, so this is a loop.
     fn parent(&mut self, path: &[u8]) -> Result<BlockNo> {
         if let Some(directory) = self.directories.get(path) {
             return Ok(directory.blkno);
         }
         let now = self.rules.now;
         let attributes = NewInode::at(now, 0o040_755, 0, 0);
-        let blkno = self.make_directory(path, &attributes)?;
-        let mtime = Some(now);
-        self.directories
-            .insert(path.to_vec(), Directory { blkno, mtime });
-        Ok(blkno)
+        let slashes = path.iter().enumerate().filter(|(_, b)| **b == b'/');
+        let ends = slashes.map(|(at, _)| at).chain(std::iter::once(path.len()));
+        let mut at = self.txn.info().root;
+        for end in ends {
+            let (prefix, _) = path.split_at(end);
+            at = match self.directories.get(prefix) {
+                Some(directory) => directory.blkno,
+                None => {
+                    let blkno = self.make_inside(at, split(prefix).1, &attributes)?;
+                    let mtime = Some(now);
+                    let directory = Directory { blkno, mtime };
+                    self.directories.insert(prefix.to_vec(), directory);
+                    blkno
+                }
+            };
+        }
+        Ok(at)
     }
 
     /// The inode of a member that came before.
     fn find(&self, path: &[u8]) -> Result<BlockNo> {
-        let slash = path.iter().rposition(|&b| b == b'/');
-        let (parent, name) = path.split_at(slash.unwrap_or(0));
-        let name = name.strip_prefix(b"/").unwrap_or(name);
+        let (parent, name) = split(path);
         let before = || anyhow!("a link to {}, which did not come before it", shown(path));
         let parent = self.directories.get(parent).ok_or_else(before)?.blkno;
         let view = self.txn.view();

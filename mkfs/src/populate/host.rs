@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use cowfs_format::layout::device_number;
 use cowfs_format::ops::{Contents, HostFile};
 use cowfs_format::txn::Timestamp;
 use cowfs_format::units::{index, low16};
@@ -102,12 +103,6 @@ pub(super) fn each(top: &Path, exclude: &[String], put: &mut Put<'_>) -> Result<
         put(member(path, what, &meta, xattrs)).with_context(place)?;
     }
     Ok(())
-}
-
-/// A device number as inodes keep it.
-pub(super) const fn device_number(major: u32, minor: u32) -> u64 {
-    let (major, minor) = (major as u64, minor as u64);
-    (minor & 0xFF) | (major << 8) | ((minor & !0xFF) << 12)
 }
 
 fn member<'s>(

@@ -145,10 +145,16 @@ impl Source {
     }
 }
 
+/// The directory of a path and its last part.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    let slash = path.iter().rposition(|&b| b == b'/');
+    let (directory, name) = path.split_at(slash.unwrap_or(0));
+    (directory, name.strip_prefix(b"/").unwrap_or(name))
+}
+
 /// Whether a path, or the last part of it, matches one of the patterns.
 fn excluded(patterns: &[String], path: &[u8]) -> bool {
-    let slash = path.iter().rposition(|&b| b == b'/');
-    let name = path.get(slash.map_or(0, |at| at + 1)..).unwrap_or_default();
+    let (_, name) = split(path);
     patterns.iter().any(|pattern| {
         let pattern = pattern.trim_start_matches('/').as_bytes();
         fast_glob::glob_match(pattern, path)

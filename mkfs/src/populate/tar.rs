@@ -7,19 +7,21 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use anyhow::{Context, Result, anyhow, bail};
+use cowfs_format::layout::device_number;
 use cowfs_format::ops::Contents;
 use cowfs_format::read::acl;
 use cowfs_format::txn::Timestamp;
 use cowfs_format::units::{index, low16};
 use tar::{EntryType, GnuExtSparseHeader, Header};
 
-use super::host::device_number;
 use super::{Member, Put, What, excluded, stored_value};
 
 /// Bytes of a tar block.
 const BLOCK: u64 = 512;
 /// The most that the extended header of one member may have: attributes of 64 KiB and more fit.
 const HEADER_MAX: u64 = 16 << 20;
+/// The most bytes that the path of a member may have.
+const PATH_MAX: usize = 32 << 10;
 /// The most pieces that a sparse file may have.
 const PIECES_MAX: usize = 1 << 20;
 
@@ -220,6 +222,12 @@ fn pairs(mut data: &[u8], mut each: impl FnMut(&[u8], &[u8])) -> Result<()> {
 
 /// A path inside the volume from the name of a member.
 fn inside(name: &[u8]) -> Result<Vec<u8>> {
+    if name.len() > PATH_MAX {
+        bail!(
+            "a name of {} bytes; at most {PATH_MAX} are read",
+            name.len()
+        );
+    }
     let shown = name.escape_ascii();
     if name.starts_with(b"/") {
         bail!("{shown}: an absolute name; archive with relative ones");

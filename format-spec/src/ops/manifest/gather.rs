@@ -161,7 +161,7 @@ fn look(view: View<'_>, inode: &Inode<'_>, fields: Fields, summer: &Summer<'_>) 
             Err(error) => looked.trouble(Trouble::Target, error),
         },
         Some(FileType::CharDevice | FileType::BlockDevice) => {
-            looked.entry.device = Some(device(inode.rdev()));
+            looked.entry.device = Some(inode.device());
         }
         Some(_) => {}
         None => {
@@ -288,23 +288,4 @@ fn target(view: View<'_>, inode: &Inode<'_>) -> Result<Vec<u8>> {
     let mut bytes = vec![0; index(size)];
     file.read_at(0, &mut bytes)?;
     Ok(bytes)
-}
-
-/// Major and minor of a device, as the kernel packs them: 12 bits of the major above 8 bits of the
-/// minor, whose other 12 bits stand above both.
-fn device(packed: u64) -> (u32, u32) {
-    let packed = crate::units::low32(packed);
-    (packed >> 8 & 0xFFF, packed & 0xFF | packed >> 12 & 0xF_FF00)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::device;
-
-    #[test]
-    fn devices_are_unpacked() {
-        // 8,1; and 0x45,0x12367, whose minor has more than eight bits.
-        assert_eq!(device(0x0801), (8, 1));
-        assert_eq!(device(0x1230_4567), (0x45, 0x1_2367));
-    }
 }
