@@ -20,8 +20,9 @@ use super::{Member, Put, What, excluded, stored_value};
 const BLOCK: u64 = 512;
 /// The most that the extended header of one member may have: attributes of 64 KiB and more fit.
 const HEADER_MAX: u64 = 16 << 20;
-/// The most bytes that the path of a member may have.
-const PATH_MAX: usize = 32 << 10;
+/// The most bytes that the path of a member may have: what Linux takes as one name. A path costs the
+/// square of its depth in memory, since each directory on the way is remembered by its path.
+const PATH_MAX: usize = 4096;
 /// The most pieces that a sparse file may have.
 const PIECES_MAX: usize = 1 << 20;
 
