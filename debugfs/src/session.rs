@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use cowfs_format::block::View;
-use cowfs_format::device::{Device, FileDevice};
+use cowfs_format::device::{Device, DeviceMut};
 use cowfs_format::read::inode::{self, Inode};
 use cowfs_format::toolkit::alone::alone;
 use cowfs_format::toolkit::open;
@@ -32,7 +32,7 @@ pub struct Open {
 #[derive(Debug)]
 enum Access {
     Read(Volume<Box<dyn Device>>),
-    Write(Volume<FileDevice>),
+    Write(Volume<Box<dyn DeviceMut>>),
 }
 
 impl Open {
@@ -164,7 +164,8 @@ impl Session {
             bail!("{}: a metadata image is not written", place());
         }
         let volume = if self.writes {
-            let mut volume = by.open(open::writable(&path)?).with_context(place)?;
+            let device: Box<dyn DeviceMut> = Box::new(open::writable(&path)?);
+            let mut volume = by.open(device).with_context(place)?;
             alone(&mut volume, "debugfs.cowfs", &mut self.err).with_context(place)?;
             let recovered = volume.recover().with_context(place)?;
             for (slot, transactions, blocks) in recovered.replayed {
@@ -208,7 +209,7 @@ impl Session {
     ///
     /// # Errors
     /// None is open for writing.
-    pub fn writable(&mut self) -> Result<&mut Volume<FileDevice>> {
+    pub fn writable(&mut self) -> Result<&mut Volume<Box<dyn DeviceMut>>> {
         match self.open.as_mut().map(|open| &mut open.volume) {
             Some(Access::Write(volume)) => Ok(volume),
             Some(Access::Read(_)) => bail!("the volume is open for reading only; start with -w"),

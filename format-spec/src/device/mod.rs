@@ -196,6 +196,38 @@ impl<D: Device + ?Sized> Device for Box<D> {
     }
 }
 
+impl<D: DeviceMut + ?Sized> DeviceMut for Box<D> {
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), IoError> {
+        (**self).write_at(offset, data)
+    }
+
+    fn write_zeros(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        (**self).write_zeros(offset, len)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<bool, IoError> {
+        (**self).discard(offset, len)
+    }
+
+    fn begin_flush(&self, offset: u64, len: u64) {
+        (**self).begin_flush(offset, len);
+    }
+
+    fn copy_from(
+        &self,
+        file: &std::fs::File,
+        from: u64,
+        offset: u64,
+        len: u64,
+    ) -> std::io::Result<()> {
+        (**self).copy_from(file, from, offset, len)
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        (**self).flush()
+    }
+}
+
 /// The error for a range that lies beyond the end of the device.
 pub(crate) fn beyond_end(op: &'static str, offset: u64, len: usize, size: u64) -> IoError {
     IoError {
