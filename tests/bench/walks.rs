@@ -100,7 +100,8 @@ pub(crate) fn manifest(stage: &Stage, tree: &Tree, runs: usize) -> Result<Vec<Ou
     if if_here(&mut missing, stage.peer("debugfs.ocfs2", "ocfs2-tools"))?.is_some() {
         let once = move |_| {
             let mut debugfs = stage.peer("debugfs.ocfs2", "ocfs2-tools")?;
-            run(debugfs.arg("-f").arg(&script).arg(&tree.volume), &[0])
+            // It ends with 1 after any script.
+            run(debugfs.arg("-f").arg(&script).arg(&tree.volume), &[0, 1])
         };
         field.push(("debugfs.ocfs2", Box::new(once)));
     }

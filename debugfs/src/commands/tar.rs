@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 
@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::out::source::{Body, Taken, Taker, lost};
+use crate::out::stream::{self, Chunks};
 use crate::out::tar::{Archive, Kind, Member};
 use crate::out::{self, CHUNK};
 use crate::report::{Page, Report, Text};
@@ -86,8 +87,7 @@ fn tar(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
         None => pack(scanner, view, (start, spec), salvage, out),
         Some(path) => {
             let place = || path.display().to_string();
-            let file = out::create(path, &volume).with_context(place)?;
-            let out = &mut BufWriter::with_capacity(1 << 20, file);
+            let out = &mut out::create(path, &volume).with_context(place)?;
             pack(scanner, view, (start, spec), salvage, out).with_context(place)
         }
     };
@@ -111,11 +111,25 @@ fn pack(
     salvage: bool,
     out: &mut dyn Write,
 ) -> Result<Done> {
-    let taker = Taker::new(view, salvage);
+    let taker = &Taker::new(view, salvage);
+    let make = |chunks: &mut Chunks| {
+        let archive = Archive::new(chunks);
+        pack_into(scanner, view, (start, spec), taker, archive)
+    };
+    Ok(stream::through(out, make)?)
+}
+
+fn pack_into(
+    scanner: &Scanner,
+    view: View<'_>,
+    (start, spec): (BlockNo, &[u8]),
+    taker: &Taker<'_>,
+    archive: Archive<&mut Chunks>,
+) -> io::Result<Done> {
     let mut packer = Packer {
         view,
-        taker: &taker,
-        archive: Archive::new(out),
+        taker,
+        archive,
         spec,
         links: HashMap::new(),
         packed: Packed::default(),
@@ -148,7 +162,7 @@ fn pack(
         },
     );
     if let Some(error) = failed {
-        return Err(error.into());
+        return Err(error);
     }
     packer.packed.bytes = packer.archive.finish()?;
     Ok((packer.packed, packer.notes, packer.faults))
@@ -158,7 +172,7 @@ fn pack(
 struct Packer<'v, 'a> {
     view: View<'v>,
     taker: &'a Taker<'v>,
-    archive: Archive<&'a mut dyn Write>,
+    archive: Archive<&'a mut Chunks>,
     spec: &'a [u8],
     /// Members that may have more names, with their first one.
     links: HashMap<BlockNo, Vec<u8>>,

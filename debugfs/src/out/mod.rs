@@ -1,10 +1,12 @@
 //! Files on their way out of a volume: what is taken of each, and the forms it leaves in.
 //!
 //! [`source`] gathers a file from the volume, on all threads, as the walk reads ahead. [`tar`] and
-//! [`host`] write it down, one after another in the order of the walk.
+//! [`host`] write it down, one after another in the order of the walk; [`stream`] gives a stream a
+//! thread for writing.
 
 pub(crate) mod host;
 pub(crate) mod source;
+pub(crate) mod stream;
 pub(crate) mod tar;
 
 use std::fs::{File, OpenOptions};

@@ -65,6 +65,7 @@ pub fn for_each_inode<'v>(
         Ok(desc) => desc,
         Err(error) => return visit(group.blkno, Err(error)),
     };
+    view.prefetch(group.blkno, u64::from(desc.bg_bits.get()));
     for bit in 0..u32::from(desc.bg_bits.get()) {
         if !desc.is_set(bit) {
             continue;
