@@ -7,11 +7,13 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use cowfs_format::device::{FaultDevice, FileDevice, MemDevice};
 use cowfs_format::error::Result;
 use cowfs_format::volume::Volume;
-use cowfs_tests::manifest;
+use cowfs_tests::manifest::{self, Manifest};
 use cowfs_tests::session::{NOW, Session, pattern};
 use cowfs_tests::{need, oracle};
 use mkfs_cowfs::{Mount, Options};
@@ -60,11 +62,10 @@ const OPERATIONS: &[Operation] = &[
     }),
 ];
 
+/// Stops an operation at each of its writes.
 fn stop_everywhere(block_size: u32, mount: Mount) {
-    let dir = TempDir::new().unwrap();
-    let image = dir.path().join("image");
     let before = prepared(block_size, mount);
-    for (name, operation) in OPERATIONS {
+    for &(name, operation) in OPERATIONS {
         let device = FaultDevice::stopping_at(MemDevice::new(before.clone()), u64::MAX);
         operation(&mut Volume::open(&device).unwrap()).unwrap();
         let writes = device.writes();
@@ -72,72 +73,105 @@ fn stop_everywhere(block_size: u32, mount: Mount) {
         let trees = [&before, &after]
             .map(|bytes| manifest::of(Volume::open(MemDevice::new(bytes.clone())).unwrap().view()));
         assert_ne!(trees[0], trees[1], "{name} does nothing");
-        let mut seen = [0, 0];
-        for stop in 0..writes {
-            let device = FaultDevice::stopping_at(MemDevice::new(before.clone()), stop);
-            let done = operation(&mut Volume::open(&device).unwrap());
-            assert!(
-                done.is_err(),
-                "{name} at write {stop} hides that the device failed"
-            );
-            let left = device.into_base().snapshot();
-
-            let mut volume = Volume::open(MemDevice::new(left.clone())).unwrap();
-            let through_journal = manifest::of(volume.view());
-            let which = trees.iter().position(|tree| *tree == through_journal);
-            let which =
-                which.unwrap_or_else(|| panic!("{name} at write {stop}: neither before nor after"));
-            seen[which] += 1;
-            let replayable = !volume.pending().is_empty();
-            volume.recover().unwrap();
-            assert_eq!(
-                manifest::of(volume.view()),
-                trees[which],
-                "{name} at write {stop}: recovery"
-            );
-            assert!(volume.pending().is_empty());
-            let slots = volume.nodes().unwrap().slots;
-            assert!(
-                slots.iter().all(Option::is_none),
-                "{name} at write {stop}: {slots:?}"
-            );
-            if mount == Mount::Cluster && stop % 4 != 0 {
-                continue;
+        let trial = Trial {
+            name,
+            operation,
+            before: &before,
+            trees: &trees,
+            mount,
+        };
+        let (next, seen) = (AtomicU64::new(0), [AtomicU64::new(0), AtomicU64::new(0)]);
+        let stops = || {
+            let dir = TempDir::new().unwrap();
+            loop {
+                let stop = next.fetch_add(1, Ordering::Relaxed);
+                if stop >= writes {
+                    return;
+                }
+                let which = trial.stop_at(stop, &dir.path().join("image"));
+                seen[which].fetch_add(1, Ordering::Relaxed);
             }
-            save(&volume.device().snapshot(), &image);
-            let report = oracle::check(&image).unwrap();
-            assert!(
-                report.is_silent() && report.finished(),
-                "{name} at write {stop}: {report:?}"
-            );
-
-            // The same without us: fsck.ocfs2 replays (and stops after it on a local volume).
-            // Where there is nothing to replay, one stop in four will do.
-            if !replayable && stop % 4 != 0 {
-                continue;
-            }
-            // On a cluster's volume it does nothing without a cluster.
-            if mount == Mount::Cluster {
-                continue;
-            }
-            save(&left, &image);
-            oracle::repair(&image).unwrap();
-            oracle::repair(&image).unwrap();
-            let report = oracle::check(&image).unwrap();
-            assert!(
-                report.is_silent() && report.finished(),
-                "{name} at write {stop}: {report:?}"
-            );
-            let device = FileDevice::new(File::open(&image).unwrap()).unwrap();
-            assert_eq!(
-                manifest::of(Volume::open(device).unwrap().view()),
-                trees[which],
-                "{name} at {stop}"
-            );
-        }
+        };
+        // fsck.ocfs2 spends most of its time waiting for the kernel.
+        thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(stops))));
         assert!(
-            seen[0] > 0 && seen[1] > 0,
+            seen.iter().all(|times| times.load(Ordering::Relaxed) > 0),
             "{name}: {seen:?} of {writes} writes"
+        );
+    }
+}
+
+/// An operation that is to be stopped.
+struct Trial<'a> {
+    name: &'a str,
+    operation: fn(&mut dyn Session) -> Result<()>,
+    before: &'a [u8],
+    /// What is in the volume before and after.
+    trees: &'a [Manifest; 2],
+    mount: Mount,
+}
+
+impl Trial<'_> {
+    /// Stops it at a write; which of the trees is there then.
+    fn stop_at(&self, stop: u64, image: &Path) -> usize {
+        let name = self.name;
+        let device = FaultDevice::stopping_at(MemDevice::new(self.before.to_vec()), stop);
+        let done = (self.operation)(&mut Volume::open(&device).unwrap());
+        assert!(
+            done.is_err(),
+            "{name} at write {stop} hides that the device failed"
+        );
+        let left = device.into_base().snapshot();
+
+        let mut volume = Volume::open(MemDevice::new(left.clone())).unwrap();
+        let through_journal = manifest::of(volume.view());
+        let which = (self.trees.iter()).position(|tree| *tree == through_journal);
+        let which =
+            which.unwrap_or_else(|| panic!("{name} at write {stop}: neither before nor after"));
+        let replayable = !volume.pending().is_empty();
+        volume.recover().unwrap();
+        assert_eq!(
+            manifest::of(volume.view()),
+            self.trees[which],
+            "{name} at write {stop}: recovery"
+        );
+        assert!(volume.pending().is_empty());
+        let slots = volume.nodes().unwrap().slots;
+        assert!(
+            slots.iter().all(Option::is_none),
+            "{name} at write {stop}: {slots:?}"
+        );
+        if self.mount == Mount::Cluster && stop % 4 != 0 {
+            return which;
+        }
+        save(&volume.device().snapshot(), image);
+        self.find_silent(stop, image);
+
+        // The same without us: fsck.ocfs2 replays (and stops after it on a local volume).
+        // Where there is nothing to replay, one stop in four will do. On a cluster's volume it does
+        // nothing without a cluster.
+        if self.mount == Mount::Cluster || (!replayable && stop % 4 != 0) {
+            return which;
+        }
+        save(&left, image);
+        oracle::repair(image).unwrap();
+        oracle::repair(image).unwrap();
+        self.find_silent(stop, image);
+        let device = FileDevice::new(File::open(image).unwrap()).unwrap();
+        assert_eq!(
+            manifest::of(Volume::open(device).unwrap().view()),
+            self.trees[which],
+            "{name} at {stop}"
+        );
+        which
+    }
+
+    fn find_silent(&self, stop: u64, image: &Path) {
+        let report = oracle::check(image).unwrap();
+        assert!(
+            report.is_silent() && report.finished(),
+            "{} at write {stop}: {report:?}",
+            self.name
         );
     }
 }
