@@ -318,11 +318,87 @@ fn dumped(input: &mut Input<'_>) {
     }
 }
 
+/// A kept manifest, in either form, that a volume is verified against.
+pub fn manifest(data: &[u8]) {
+    static SMALL: LazyLock<MemDevice> = LazyLock::new(|| {
+        let device = MemDevice::new(vec![0; 16 << 20]);
+        let made = mkfs_cowfs::format(&device, &mkfs_cowfs::Options::default());
+        made.unwrap_or_else(|error| panic!("a volume: {error}"));
+        device
+    });
+    let out = Drain::default();
+    let mut session = Session::new(Box::new(out), Box::new(Drain::default()));
+    let volume = PathBuf::from("volume");
+    let file = written(data);
+    if session
+        .look(volume, Box::new(&*SMALL), Superblock::default())
+        .is_ok()
+    {
+        let _ = session.line(format!("verify {}", file.path().display()).as_bytes());
+    }
+}
+
+/// A tar archive, whose headers have right sums, that a new volume is filled from.
+pub fn archive(data: &[u8]) {
+    let mut bytes = data.to_vec();
+    sum_headers(&mut bytes);
+    let file = written(&bytes);
+    let device = MemDevice::new(vec![0; 16 << 20]);
+    let options = mkfs_cowfs::Options::default();
+    let plan = mkfs_cowfs::Plan::new(&options, device.size())
+        .unwrap_or_else(|error| panic!("a plan: {error}"));
+    let Ok(source) = mkfs_cowfs::Source::open(file.path()) else {
+        return;
+    };
+    let rules = mkfs_cowfs::Rules::default();
+    if mkfs_cowfs::execute_filled(&device, &plan, source, &rules, &|_| ()).is_ok() {
+        let volume = Volume::open(device).unwrap_or_else(|error| panic!("what was made: {error}"));
+        let report =
+            fsck_cowfs::check_with(&volume, &SCANNER, &Progress::default()).report("volume");
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+    }
+}
+
+/// Puts the right sum into each header of a tar archive.
+fn sum_headers(archive: &mut [u8]) {
+    let mut rest = archive;
+    while rest.len() >= 512 {
+        let (head, behind) = rest.split_at_mut(512);
+        head[148..156].fill(b' ');
+        let sum: u32 = head.iter().map(|&byte| u32::from(byte)).sum();
+        head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let digits = head[124..136]
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit());
+        let size = digits.fold(0_usize, |size, digit| {
+            size.saturating_mul(8)
+                .saturating_add(usize::from(digit - b'0'))
+        });
+        let skip = size.checked_next_multiple_of(512).unwrap_or(usize::MAX);
+        rest = behind.get_mut(skip..).unwrap_or_default();
+    }
+}
+
+/// An input as a file.
+fn written(data: &[u8]) -> tempfile::NamedTempFile {
+    let write = || -> io::Result<tempfile::NamedTempFile> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(data)?;
+        Ok(file)
+    };
+    write().unwrap_or_else(|error| panic!("a temporary file: {error}"))
+}
+
 /// What is done with an input.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 2] = [("volume", volume), ("structure", structure)];
+pub const TARGETS: [(&str, Target); 4] = [
+    ("volume", volume),
+    ("structure", structure),
+    ("manifest", manifest),
+    ("archive", archive),
+];
 
 /// Where the kept inputs of a target are.
 #[must_use]
