@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::{clone, demo};
+use crate::dedupe::DedupeArgs;
+use crate::{clone, dedupe, demo};
 
 /// Clone files copy-on-write on a volume that nobody has mounted
 #[derive(Debug, Parser)]
@@ -30,6 +31,14 @@ struct Cli {
 enum Verb {
     /// Clone a file: both share all clusters until one is written
     Clone(CloneArgs),
+    /// Keep once what files hold twice
+    ///
+    /// Looks for equal parts among the files: windows of 1 MiB that begin at multiples of 1 MiB in
+    /// their files, at the same place or another, and the shorter ends of files; so also for whole
+    /// files. What is equal, byte for byte, comes to share the clusters that most files map already.
+    /// The contents, times and quota of files stay as they are. Refcount trees are merged where that
+    /// is needed. No file comes to map a cluster twice: what a file holds twice by itself stays.
+    Dedupe(DedupeArgs),
     /// Show what copy-on-write does, on a volume made in a temporary directory
     Demo(DemoArgs),
 }
@@ -91,6 +100,7 @@ where
     };
     let (json, done) = match &cli.verb {
         Verb::Clone(args) => (args.json, clone::run(args, out, err)),
+        Verb::Dedupe(args) => (args.common.json, dedupe::run(args, out, err)),
         Verb::Demo(args) => (false, demo::run(args, out)),
     };
     match done {

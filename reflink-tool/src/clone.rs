@@ -6,17 +6,17 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::{Context, Result, bail};
 use cowfs_format::device::{DeviceMut, OverlayDevice};
 use cowfs_format::layout::FileType;
-use cowfs_format::ops::{self, CloneOptions};
+use cowfs_format::ops;
 use cowfs_format::read::inode;
 use cowfs_format::toolkit::alone::alone;
 use cowfs_format::toolkit::open;
 use cowfs_format::toolkit::size::show_size;
-use cowfs_format::txn::Timestamp;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::path::{self, Parent};
 use serde::Serialize;
 
 use crate::cli::CloneArgs;
+use crate::volume::{clone_options, shown};
 
 /// What a clone did.
 #[derive(Debug, Serialize)]
@@ -78,12 +78,7 @@ fn clone<D: DeviceMut>(
     let source = path::resolve(view, root, args.source.as_bytes())?;
     let target = place(&volume, args)?;
     let target_name = shown(&target.name);
-    let options = CloneOptions {
-        preserve: args.preserve,
-        uid: rustix::process::getuid().as_raw(),
-        gid: rustix::process::getgid().as_raw(),
-        now: Timestamp::now(),
-    };
+    let options = clone_options(args.preserve);
     let mut txn = volume.begin()?;
     let made = ops::clone_file(&mut txn, source, target.directory, &target.name, &options)
         .with_context(|| {
@@ -147,8 +142,4 @@ fn place<D: DeviceMut>(volume: &Volume<D>, args: &CloneArgs) -> Result<Parent> {
         }),
         _ => bail!("{}: is a directory; name the clone", shown(target)),
     }
-}
-
-fn shown(path: &[u8]) -> String {
-    cowfs_format::toolkit::report::PathText(path.to_vec()).shown()
 }

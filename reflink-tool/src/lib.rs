@@ -6,6 +6,8 @@
 
 mod cli;
 mod clone;
+mod dedupe;
 mod demo;
+mod volume;
 
 pub use cli::{command, run};

@@ -5,6 +5,7 @@ mod attributes;
 mod clone;
 pub mod compare;
 mod cow;
+pub mod dedupe;
 pub mod delta;
 pub mod image;
 mod import;

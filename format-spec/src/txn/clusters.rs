@@ -344,6 +344,21 @@ impl Txn<'_> {
         Err(FaultKind::Field { field, value, rule }.at(owner).into())
     }
 
+    /// How many groups have clusters that the commit will free, at most.
+    pub(super) fn groups_to_free(&self) -> usize {
+        let cpg = self.info.geo.clusters_per_group();
+        let mut groups = 0;
+        let mut next = 0;
+        for (first, count) in &self.clusters.freed {
+            let from = (first / cpg).max(next);
+            let end = first.saturating_add(*count).div_ceil(cpg);
+            groups += end.saturating_sub(from);
+            next = next.max(end);
+        }
+        // And the bitmap's inode.
+        groups as usize + usize::from(groups > 0)
+    }
+
     /// Clears the bits of all clusters that were freed.
     pub(super) fn apply_freed_clusters(&mut self) -> Result<()> {
         let freed = std::mem::take(&mut self.clusters.freed);

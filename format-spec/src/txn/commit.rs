@@ -40,6 +40,28 @@ pub struct Committed {
 }
 
 impl Txn<'_> {
+    /// How many blocks that a transaction changes fit into the journal, beside what describes them.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn journal_room(&self) -> Result<usize> {
+        let base = View::new(self.base, self.info);
+        let journal = Journal::open(base, system::find(base, SystemFile::Journal(self.slot))?)?;
+        let sb = &journal.superblock;
+        let room = sb.s_maxlen.get().saturating_sub(sb.s_first.get());
+        let each = per_descriptor(base.geo().block_bytes(), sb);
+        // A descriptor for each run of images, the commit record, and the block that ends the log.
+        let room = crate::units::index(room.into()).saturating_sub(3);
+        Ok(room - room.div_ceil(each + 1))
+    }
+
+    /// How many blocks the transaction would send through the journal if it were committed now: at
+    /// most so many.
+    #[must_use]
+    pub fn journal_load(&self) -> usize {
+        self.logged + self.groups_to_free() + self.freed_groups() + self.charged_blocks()
+    }
+
     /// Makes the transaction part of the volume.
     ///
     /// # Errors
@@ -129,9 +151,7 @@ impl Log<'_> {
         let sb = &self.journal.superblock;
         let form = LogForm::of(sb.s_feature_incompat.get());
         let sums = Sums::of(sb);
-        // The first tag of a descriptor is followed by a UUID; the others follow closely.
-        let space = size - size_of::<BlockHeader>() - TAG_UUID - form.tail_bytes();
-        let per_descriptor = space / form.tag_bytes();
+        let per_descriptor = per_descriptor(size, sb);
         let mut blocks = Vec::with_capacity(images.len() + images.len() / per_descriptor + 2);
         for part in images.chunks(per_descriptor) {
             let mut descriptor = record(size, DESCRIPTOR, sequence);
@@ -244,6 +264,14 @@ impl Log<'_> {
             .write_at(self.base.geo().byte_of(self.journal.inode), &block)?;
         Ok(())
     }
+}
+
+/// How many images a descriptor of a log has room for.
+fn per_descriptor(size: usize, sb: &JournalSuperBlock) -> usize {
+    let form = LogForm::of(sb.s_feature_incompat.get());
+    // The first tag of a descriptor is followed by a UUID; the others follow closely.
+    let space = size - size_of::<BlockHeader>() - TAG_UUID - form.tail_bytes();
+    space / form.tag_bytes()
 }
 
 /// An empty record block.

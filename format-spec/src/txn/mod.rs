@@ -14,6 +14,7 @@ mod dir;
 mod dx;
 mod inode;
 mod mark;
+mod merge;
 mod quota;
 mod recover;
 mod refcount;
@@ -48,6 +49,8 @@ pub struct Txn<'v> {
     /// Slot whose journal and allocators the transaction uses.
     slot: Slot,
     staged: BTreeMap<BlockNo, Staged>,
+    /// How many of them are not fresh: they go through the journal.
+    logged: usize,
     clusters: clusters::ClusterAlloc,
     suballocs: suballoc::SubAllocs,
     charges: quota::Charges,
@@ -115,6 +118,7 @@ impl<D: DeviceMut> Volume<D> {
             info: volume.info(),
             slot,
             staged: BTreeMap::new(),
+            logged: 0,
             clusters: clusters::ClusterAlloc::default(),
             suballocs: suballoc::SubAllocs::default(),
             charges: quota::Charges::default(),
@@ -221,21 +225,34 @@ impl<'v> Txn<'v> {
             fresh: true,
             check_at: None,
         };
-        self.staged.insert(blkno, staged);
+        self.put(blkno, staged);
         self.guard(blkno, check_at)
+    }
+
+    fn put(&mut self, blkno: BlockNo, staged: Staged) {
+        self.logged += usize::from(!staged.fresh);
+        let old = self.staged.insert(blkno, staged);
+        self.logged -= usize::from(old.is_some_and(|old| !old.fresh));
+    }
+
+    fn take(&mut self, blkno: BlockNo) -> Option<Staged> {
+        let old = self.staged.remove(&blkno)?;
+        self.logged -= usize::from(!old.fresh);
+        Some(old)
     }
 
     /// Sends a new block through the journal all the same. New inodes need that: fsck.ocfs2 takes
     /// any valid inode in a group of inodes for one in use, whatever the bitmap says.
     pub(crate) fn journal_fresh(&mut self, blkno: BlockNo) {
         if let Some(staged) = self.staged.get_mut(&blkno) {
+            self.logged += usize::from(staged.fresh);
             staged.fresh = false;
         }
     }
 
     /// Forgets a staged block that is no longer part of the volume.
     fn forget(&mut self, blkno: BlockNo) {
-        self.staged.remove(&blkno);
+        self.take(blkno);
     }
 
     /// Takes a block of the volume into the transaction.
@@ -245,17 +262,21 @@ impl<'v> Txn<'v> {
             fresh: false,
             check_at: None,
         };
-        self.staged.insert(blkno, staged);
+        self.put(blkno, staged);
     }
 
     /// A guard for a block that is staged; its check, if any, lies at `check_at`.
     fn guard<B>(&mut self, blkno: BlockNo, check_at: Option<usize>) -> Edit<'_, B> {
         let has_ecc = self.info.has(Incompat::META_ECC);
         let size = self.block_bytes();
-        let staged = self.staged.entry(blkno).or_insert_with(|| Staged {
-            bytes: vec![0; size].into_boxed_slice(),
-            fresh: false,
-            check_at: None,
+        let logged = &mut self.logged;
+        let staged = self.staged.entry(blkno).or_insert_with(|| {
+            *logged += 1;
+            Staged {
+                bytes: vec![0; size].into_boxed_slice(),
+                fresh: false,
+                check_at: None,
+            }
         });
         staged.check_at = check_at.filter(|_| has_ecc);
         Edit {
@@ -312,7 +333,7 @@ impl<'v> Txn<'v> {
         let end = BlockNo((offset + len).div_ceil(geo.block_bytes() as u64));
         let staged: Vec<BlockNo> = self.staged.range(first..end).map(|(at, _)| *at).collect();
         for blkno in staged {
-            if let Some(mut block) = self.staged.remove(&blkno) {
+            if let Some(mut block) = self.take(blkno) {
                 block.stamp();
                 self.device.write_at(geo.byte_of(blkno), &block.bytes)?;
             }
@@ -344,6 +365,7 @@ impl<'v> Txn<'v> {
         self.apply_freed_clusters()?;
         self.clusters = clusters::ClusterAlloc::default();
         let geo = self.info.geo;
+        self.logged = 0;
         let mut run: Vec<u8> = Vec::new();
         let mut start = BlockNo(0);
         for (blkno, mut block) in std::mem::take(&mut self.staged) {

@@ -54,6 +54,16 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// How many blocks of quota files the commit will change, at most: for each id its entry, and
+    /// the way that leads to it.
+    pub(super) fn charged_blocks(&self) -> usize {
+        let features = self.info.features.ro_compat;
+        if !features.intersects(RoCompat::USRQUOTA.union(RoCompat::GRPQUOTA)) {
+            return 0;
+        }
+        6 * (self.charges.users.len() + self.charges.groups.len())
+    }
+
     /// Writes the gathered changes into the quota files of the volume, if it has any.
     pub(super) fn apply_charges(&mut self) -> Result<()> {
         let charges = std::mem::take(&mut self.charges);

@@ -408,7 +408,7 @@ impl Txn<'_> {
         })
     }
 
-    fn free_refcount_block(&mut self, blkno: BlockNo) -> Result<()> {
+    pub(super) fn free_refcount_block(&mut self, blkno: BlockNo) -> Result<()> {
         let (slot, bit, loc) = {
             let block = self.view().block::<RefcountBlock>(blkno)?;
             (

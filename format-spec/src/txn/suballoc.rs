@@ -317,6 +317,16 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// How many blocks of allocators the commit will change to free single blocks, at most.
+    pub(super) fn freed_groups(&self) -> usize {
+        let groups = self
+            .suballocs
+            .freed
+            .iter()
+            .map(|(allocator, group, _)| (allocator, group));
+        2 * groups.collect::<std::collections::HashSet<_>>().len()
+    }
+
     /// Clears the bits of all blocks that were freed.
     pub(super) fn apply_freed_blocks(&mut self) -> Result<()> {
         for (allocator, group, bit) in std::mem::take(&mut self.suballocs.freed) {

@@ -1,0 +1,171 @@
+//! `dedupe`: what files hold twice is kept once.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use cowfs_format::block::View;
+use cowfs_format::layout::FileType;
+use cowfs_format::ops::dedupe::{self, Deduped, Tick};
+use cowfs_format::toolkit::progress::{Progress, Sink};
+use cowfs_format::toolkit::size::{parse_size, show_size};
+use cowfs_format::units::BlockNo;
+use cowfs_format::volume::path;
+use cowfs_format::volume::scan::Scanner;
+use cowfs_format::volume::tree::{self, Event};
+use serde::Serialize;
+
+use crate::volume::{Common, shown};
+
+/// Arguments of `dedupe`.
+#[derive(Debug, Args)]
+pub(crate) struct DedupeArgs {
+    /// Leave out files that are smaller
+    #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = size)]
+    pub(crate) min_size: u64,
+    /// Threads that read and compare [default: one a processor]
+    #[arg(short = 'j', long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Files, and directories with all that is below them
+    #[arg(required = true)]
+    pub(crate) paths: Vec<OsString>,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|error| error.to_string())
+}
+
+/// What `dedupe` did.
+#[derive(Debug, Serialize)]
+struct Said {
+    schema: u32,
+    dry_run: bool,
+    files: u64,
+    skipped_files: u64,
+    mapped_bytes: u64,
+    /// Mapped by another of the files already.
+    already_shared_bytes: u64,
+    shared_bytes: u64,
+    /// Equal to something, and left where it is.
+    left_bytes: u64,
+    freed_bytes: u64,
+    merged_trees: u64,
+    transactions: u64,
+    read_bytes: u64,
+    replayed_transactions: u32,
+}
+
+pub(crate) fn run(args: &DedupeArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<()> {
+    let mut opened = args.common.open(err)?;
+    let scanner = Scanner::new(args.threads)?;
+    let volume = &mut opened.volume;
+    let inodes = files(&scanner, volume.view(), &args.paths)?;
+    let progress = Progress::start(Sink::for_terminal(args.common.quiet || args.common.json));
+    let tick = |tick: Tick| match tick {
+        Tick::Pass(pass, total) => progress.pass(pass, total),
+        Tick::Step(steps) => progress.step(steps),
+    };
+    let found = dedupe::find(&scanner, volume.view(), &inodes, args.min_size, &tick)?;
+    let mut done = found.done;
+    let ended = dedupe::run(volume, &scanner, found, &mut done, &tick);
+    drop(progress);
+    ended.with_context(|| match done.transactions {
+        0 => "nothing was changed".to_owned(),
+        n => format!(
+            "stopped after {n} whole transactions, which stay ({} shared)",
+            show_size(done.shared_bytes)
+        ),
+    })?;
+    let Deduped {
+        files,
+        skipped,
+        mapped_bytes,
+        already_bytes,
+        shared_bytes,
+        left_bytes,
+        freed_bytes,
+        merged_trees,
+        transactions,
+        read_bytes,
+    } = done;
+    let result = Said {
+        schema: 1,
+        dry_run: args.common.dry_run,
+        files,
+        skipped_files: skipped,
+        mapped_bytes,
+        already_shared_bytes: already_bytes,
+        shared_bytes,
+        left_bytes,
+        freed_bytes,
+        merged_trees,
+        transactions,
+        read_bytes,
+        replayed_transactions: opened.replayed,
+    };
+    args.common.tell(out, &result, |out| {
+        let verb = if args.common.dry_run {
+            "would share"
+        } else {
+            "shares"
+        };
+        writeln!(
+            out,
+            "{files} files of {}: {verb} {} more and free {}; {} were shared already",
+            show_size(mapped_bytes),
+            show_size(shared_bytes),
+            show_size(freed_bytes),
+            show_size(already_bytes)
+        )?;
+        if left_bytes > 0 {
+            writeln!(
+                out,
+                "{} are equal to others and stay",
+                show_size(left_bytes)
+            )?;
+        }
+        if merged_trees > 0 {
+            writeln!(out, "{merged_trees} refcount trees merged into others")?;
+        }
+        if transactions > 1 {
+            writeln!(out, "{transactions} transactions, each of them whole")?;
+        }
+        Ok(())
+    })
+}
+
+/// The regular files at paths and below them, in the order of a walk.
+fn files(scanner: &Scanner, view: View<'_>, paths: &[OsString]) -> Result<Vec<BlockNo>> {
+    let mut found = Vec::new();
+    for given in paths {
+        let start = path::resolve(view, view.info().root, given.as_bytes())?;
+        let mut failed = None;
+        tree::walk(
+            scanner,
+            view,
+            start,
+            |_, inode| inode.file_type(),
+            |event| match event {
+                Event::Found(node, Some(FileType::Regular)) => {
+                    found.push(node.blkno);
+                    ControlFlow::Continue(())
+                }
+                Event::Failed(node, error) => {
+                    failed = Some((node.path, error));
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            },
+        );
+        if let Some((below, error)) = failed {
+            let place = [given.as_bytes(), b"/", &below].concat();
+            return Err(anyhow!(error).context(shown(&place)));
+        }
+    }
+    Ok(found)
+}
