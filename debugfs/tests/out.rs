@@ -9,7 +9,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -467,6 +467,73 @@ fn what_exists_is_not_written_over() {
         );
     }
     assert!(shell.run("ls /").good);
+}
+
+/// Who is not root gets all that the host lets them have; the rest is counted.
+#[test]
+fn without_root_everything_but_owners_and_devices_comes_out() {
+    let root = rustix::process::geteuid().is_root();
+    let setpriv = place::program("setpriv").ok_or_else(|| {
+        let why = "Debian's package util-linux brings it".to_owned();
+        Missing::new("setpriv", why).into()
+    });
+    let setpriv: anyhow::Result<PathBuf> = setpriv;
+    let setpriv = if root { Some(need!(setpriv)) } else { None };
+    let images = golden::all().unwrap();
+    let golden = (images.iter()).find(|image| image.name == "b4k-c4k-max");
+    let golden = golden.unwrap();
+    let image = golden.open().unwrap();
+    let dir = TempDir::new().unwrap();
+    // Where somebody else can reach the program, the volume and the target.
+    let everybody = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let (program, volume) = (dir.path().join("program"), dir.path().join("volume"));
+    fs::copy(env!("CARGO_BIN_EXE_debugfs-cowfs"), &program).unwrap();
+    fs::copy(image.path(), &volume).unwrap();
+    let to = dir.path().join("to");
+    fs::create_dir(&to).unwrap();
+    for (path, mode) in [
+        (dir.path(), 0o755),
+        (&program, 0o755),
+        (&volume, 0o644),
+        (&to, 0o777),
+    ] {
+        everybody(path, mode);
+    }
+    let mut command = setpriv.map_or_else(
+        || Command::new(&program),
+        |setpriv| {
+            let mut command = Command::new(setpriv);
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+            command.arg(&program);
+            command
+        },
+    );
+    command.args([
+        "-R",
+        &format!("rdump /inline /holes /devices {}", word_of(&to)),
+    ]);
+    let done = command.arg(&volume).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    // The devices are two.
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("2 devices were not made"), "{said}");
+    let mut compared = 0;
+    for entry in golden.seen().unwrap().unwrap().walk {
+        let below = [&b"inline/"[..], b"holes/"]
+            .iter()
+            .any(|top| entry.path.starts_with(top));
+        if entry.kind == 'f' && below {
+            let path = to.join(std::ffi::OsStr::from_bytes(&entry.path));
+            let sum = sum::sha256(&fs::read(&path).unwrap()).into_bytes();
+            assert_eq!(sum, entry.payload, "{}", path.display());
+            compared += 1;
+        }
+    }
+    assert!(compared > 5, "{compared}");
+    assert!(to.join("devices/fifo").exists());
+    assert!(!to.join("devices/null").exists());
 }
 
 #[test]
