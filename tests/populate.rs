@@ -7,6 +7,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use cowfs_format::device::MemDevice;
+use cowfs_format::volume::Volume;
 use cowfs_tests::session::{pattern, writable};
 use cowfs_tests::{Guest, Kernel, need, oracle};
 use tempfile::TempDir;
@@ -230,40 +232,160 @@ fn equal_contents_are_stored_once() {
     assert!(shared.contains("reflink=./dir/large"), "{shared}");
 }
 
-/// Whatever the source's order of names or the time: the same bytes.
+/// Fills a volume in a process of its own, with a fixed time; its bytes.
+fn reproduced(image: &Path, source: &Path, args: &[&str], shell: &str) -> Vec<u8> {
+    let _ = fs::remove_file(image);
+    let script = format!("{shell}; exec \"$@\"");
+    let status = Command::new("sh")
+        .args(["-c", &script, "sh"])
+        .arg(program("mkfs-cowfs"))
+        .args(["-q", "-d"])
+        .arg(source)
+        .args(args)
+        .arg(image)
+        .env("SOURCE_DATE_EPOCH", "1650000000")
+        .status()
+        .unwrap();
+    assert!(status.success());
+    fs::read(image).unwrap()
+}
+
+/// A directory of files that were made in ascending or descending order.
+fn numbered(top: &Path, reverse: bool) {
+    fs::create_dir(top).unwrap();
+    let mut numbers: Vec<u64> = (0..300).collect();
+    if reverse {
+        numbers.reverse();
+    }
+    for n in numbers {
+        let path = top.join(format!("file {n}"));
+        fs::write(&path, pattern(500 * usize::try_from(n % 40).unwrap(), n)).unwrap();
+        run("touch", &["-d", "@1600000000", path.to_str().unwrap()]);
+    }
+    run("touch", &["-d", "@1600000000", top.to_str().unwrap()]);
+}
+
+/// Whatever the source's order of names, the time, its zone, the umask or the threads: the same
+/// bytes. And another byte somewhere in the tree gives another UUID.
 #[test]
 fn the_same_tree_gives_the_same_bytes() {
     let dir = TempDir::new().unwrap();
-    let make = |name: &str, reverse: bool| {
-        let top = dir.path().join(name);
-        fs::create_dir(&top).unwrap();
-        let mut numbers: Vec<u64> = (0..300).collect();
-        if reverse {
-            numbers.reverse();
+    let (one, two, image) = (
+        dir.path().join("one"),
+        dir.path().join("two"),
+        dir.path().join("image"),
+    );
+    numbered(&one, false);
+    numbered(&two, true);
+    for size in ["--size=64M", "--size=auto"] {
+        let first = reproduced(&image, &one, &[size, "--threads=1"], ":");
+        for (source, threads, shell) in [
+            (&two, "--threads=2", "umask 077"),
+            (&one, "--threads=7", "export TZ=Asia/Kathmandu LC_ALL=C"),
+        ] {
+            let other = reproduced(&image, source, &[size, threads], shell);
+            assert!(other == first, "{threads} {shell} {size}");
         }
-        for n in numbers {
-            let path = top.join(format!("file {n}"));
-            fs::write(&path, pattern(500 * usize::try_from(n % 40).unwrap(), n)).unwrap();
-            run("touch", &["-d", "@1600000000", path.to_str().unwrap()]);
-        }
-        run("touch", &["-d", "@1600000000", top.to_str().unwrap()]);
-        let image = dir.path().join(format!("{name}.img"));
-        let status = Command::new(program("mkfs-cowfs"))
-            .args([
-                "-q",
-                "--size",
-                "64M",
-                "-d",
-                top.to_str().unwrap(),
-                image.to_str().unwrap(),
-            ])
-            .env("SOURCE_DATE_EPOCH", "1650000000")
-            .status()
-            .unwrap();
-        assert!(status.success());
-        fs::read(image).unwrap()
-    };
-    assert!(make("one", false) == make("two", true));
+        let uuid = |bytes: &[u8]| {
+            let volume = Volume::open(MemDevice::new(bytes.to_vec())).unwrap();
+            volume.info().uuid_text()
+        };
+        let file = two.join("file 7");
+        let before = fs::read(&file).unwrap();
+        fs::write(&file, [&before[1..], b"?"].concat()).unwrap();
+        run("touch", &["-d", "@1600000000", file.to_str().unwrap()]);
+        let changed = reproduced(&image, &two, &[size], ":");
+        assert_ne!(uuid(&changed), uuid(&first));
+        let report = fsck_cowfs::check(
+            &Volume::open(MemDevice::new(changed)).unwrap(),
+            &fsck_cowfs::Options::default(),
+        );
+        assert!(report.unwrap().is_clean());
+        fs::write(&file, before).unwrap();
+        run("touch", &["-d", "@1600000000", file.to_str().unwrap()]);
+    }
+}
+
+/// The smallest volume holds the tree and is healthy; one that is a hundredth smaller does not hold
+/// it. It is the one that its size would give, so nothing was put elsewhere to find it.
+#[test]
+fn the_smallest_volume_cannot_be_smaller() {
+    need!(oracle::tools());
+    let dir = TempDir::new().unwrap();
+    let (top, image) = (dir.path().join("top"), dir.path().join("image"));
+    tree(&top);
+    // Enough for several groups of inodes, and for a cluster group and a bit.
+    fs::write(top.join("much"), pattern(150 << 20, 3)).unwrap();
+    for n in 0..3000 {
+        fs::write(top.join(format!("dir/sub/more {n}")), pattern(5000, n)).unwrap();
+    }
+    let archive = dir.path().join("archive");
+    run(
+        "tar",
+        &[
+            "-cf",
+            archive.to_str().unwrap(),
+            "-C",
+            top.to_str().unwrap(),
+            ".",
+        ],
+    );
+    let uuid = "-U=01234567-89ab-cdef-0123-456789abcdef";
+    for (source, options) in [
+        (&top, "-b 4096"),
+        (&top, "-b 1024 -C 16384 --fs-features=nodiscontig-bg"),
+        (&archive, "--fs-feature-level=max-features -T mail"),
+    ] {
+        let mut args: Vec<&str> = options.split(' ').collect();
+        args.push(uuid);
+        let mut fitting = args.clone();
+        fitting.push("--size=auto");
+        let smallest = reproduced(&image, source, &fitting, ":");
+        let report = oracle::check(&image).unwrap();
+        assert!(
+            report.is_silent() && report.finished(),
+            "{options}: {report:?}"
+        );
+        let volume = Volume::open(MemDevice::new(smallest)).unwrap();
+        let checked = fsck_cowfs::check(&volume, &fsck_cowfs::Options::default()).unwrap();
+        assert!(checked.is_clean(), "{options}: {:?}", checked.findings);
+        let size = volume.info().geo.bytes();
+        let smallest = volume.device().snapshot();
+        assert_eq!(size, smallest.len() as u64, "{options}");
+
+        let given = format!("--size={size}");
+        fitting.pop();
+        fitting.push(&given);
+        let same = reproduced(&image, source, &fitting, ":");
+        assert!(
+            same == smallest,
+            "{options}: another volume of the same size"
+        );
+        let less = format!("--size={}", size - size / 100);
+        let _ = fs::remove_file(&image);
+        args.extend([
+            "-d",
+            source.to_str().unwrap(),
+            &less,
+            image.to_str().unwrap(),
+        ]);
+        let (done, said) = mkfs(&args);
+        assert!(!done && said.contains("no space left"), "{options}: {said}");
+    }
+    // And with space to spare, from a pipe.
+    let _ = fs::remove_file(&image);
+    let status = Command::new(program("mkfs-cowfs"))
+        .args(["-q", "-d", "-", "--size=auto", "--free=30M"])
+        .arg(&image)
+        .stdin(File::open(&archive).unwrap())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let report = oracle::check(&image).unwrap();
+    assert!(report.is_silent() && report.finished(), "{report:?}");
+    let mut volume = writable(&image);
+    let free = volume.begin().unwrap().free_clusters().unwrap();
+    assert_eq!(free, (30 << 20) / 4096);
 }
 
 /// One entry of a ustar archive.
@@ -297,8 +419,23 @@ fn hostile_archives_are_refused_by_name() {
     let (archive, image) = (dir.path().join("archive"), dir.path().join("image"));
     let end = vec![0; 1024];
     let long = format!("{}/b", "n".repeat(90));
-    let deep = format!("path={}\n", "d/".repeat(20_000));
-    let deep = format!("{} {deep}", deep.len() + 6);
+    let said = |key: &str, value: &str| {
+        let record = format!("{key}={value}\n");
+        // The length counts itself.
+        let own = |len: usize| len + 1 + record.len();
+        let digits = (1..9).find(|n| own(*n).to_string().len() == *n).unwrap();
+        format!("{} {record}", own(digits))
+    };
+    let pax = |key: &str, value: &str| entry("x", b'x', said(key, value).as_bytes());
+    let wide = "w".repeat(1 << 20);
+    let bomb = (0..20).flat_map(|n| pax(&format!("comment{n}"), &wide));
+    let global = |n: u32| {
+        entry(
+            "g",
+            b'g',
+            said(&format!("comment{n}"), &wide[..4000]).as_bytes(),
+        )
+    };
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("../up: a name with \"..\"", entry("../up", b'0', b"x")),
         (
@@ -323,7 +460,56 @@ fn hostile_archives_are_refused_by_name() {
         ),
         (
             "a name of 40000 bytes",
-            [entry("x", b'x', deep.as_bytes()), entry("f", b'0', b"")].concat(),
+            [pax("path", &"d/".repeat(20_000)), entry("f", b'0', b"")].concat(),
+        ),
+        (
+            "extended headers of 16777",
+            bomb.chain(entry("f", b'0', b"")).collect(),
+        ),
+        (
+            "global headers of 6",
+            (0..20)
+                .flat_map(global)
+                .chain(entry("f", b'0', b""))
+                .collect(),
+        ),
+        (
+            "a name has at most 255 bytes",
+            [pax("path", &wide[..256]), entry("f", b'0', b"")].concat(),
+        ),
+        (
+            "/f: ",
+            [pax("size", "18446744073709551615"), entry("f", b'0', b"x")].concat(),
+        ),
+        (
+            "/f: ",
+            [[
+                said("GNU.sparse.realsize", "9223372036854775807"),
+                said("GNU.sparse.map", "9223372036854775806,1"),
+            ]
+            .concat()]
+            .map(|text| entry("x", b'x', text.as_bytes()))
+            .into_iter()
+            .chain([entry("f", b'0', b"x")])
+            .collect::<Vec<_>>()
+            .concat(),
+        ),
+        (
+            "uid 4294967296",
+            [pax("uid", "4294967296"), entry("f", b'0', b"x")].concat(),
+        ),
+        (
+            "/f: ",
+            [
+                pax(&format!("SCHILY.xattr.user.{}", &wide[..300]), "1"),
+                entry("f", b'0', b"x"),
+            ]
+            .concat(),
+        ),
+        ("a symbolic link", entry("empty", b'2', b"")),
+        (
+            "a file of that name came before",
+            [entry("file", b'0', b"x"), entry("file/inside", b'0', b"y")].concat(),
         ),
         (
             "/much: no space left on the volume",
@@ -337,19 +523,19 @@ fn hostile_archives_are_refused_by_name() {
         if why == "cut off" {
             file.set_len(bytes.len() as u64).unwrap();
         }
-        let _ = fs::remove_file(&image);
-        let args = [
-            "--size",
-            "30M",
-            "-d",
-            archive.to_str().unwrap(),
-            image.to_str().unwrap(),
-        ];
-        let (done, said) = mkfs(&args);
-        assert!(
-            !done && said.contains(why) && said.lines().count() == 1,
-            "{why}: {said}"
-        );
+        let (archive, image) = (archive.to_str().unwrap(), image.to_str().unwrap());
+        // What is only too much for a volume has one that is large enough.
+        for size in ["auto", "30M"] {
+            if size == "auto" && why.starts_with("/much") {
+                continue;
+            }
+            let _ = fs::remove_file(image);
+            let (done, said) = mkfs(&["--size", size, "-d", archive, image]);
+            assert!(
+                !done && said.lines().count() == 1 && (said.contains(why) || size == "auto"),
+                "{size} {why}: {said}"
+            );
+        }
         let file = File::open(&image).unwrap();
         let mut block = vec![
             0;

@@ -2,24 +2,17 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, ValueEnum};
-use cowfs_format::device::Device;
-use cowfs_format::toolkit::alone::alone;
-use cowfs_format::toolkit::open;
-use cowfs_format::toolkit::progress::{Progress, Sink};
 use cowfs_format::toolkit::size::parse_size;
 use cowfs_format::txn::Timestamp;
-use cowfs_format::volume::Volume;
 
 use crate::features::{self, Change};
-use crate::options::{ClusterStack, Entropy, Mount, Options, Usage, derived_uuid};
-use crate::plan::Plan;
-use crate::populate::{Map, Owners, Rules, Source};
-use crate::probe::probe;
-use crate::report::Report;
+use crate::make;
+use crate::options::{ClusterStack, Mount, Options, Usage};
+use crate::populate::{Map, Owners, Rules};
 
 const ABOUT: &str = "Make a volume in the OCFS2 on-disk format";
 const LONG_ABOUT: &str = "\
@@ -41,8 +34,8 @@ Sizes take K, M, G, T or P behind the number (powers of 1024), also as KB or KiB
 
 With SOURCE_DATE_EPOCH in the environment the volume is reproducible: that number of seconds is \
 the time of everything in it, and all that would be random follows from the UUID and this time. \
-Without -U the UUID then follows from the label, the sizes and the features, so that two volumes \
-made alike have the same one: give them different labels.
+Without -U the UUID then follows from the label, the sizes, the features, and what -d puts in, so \
+that two volumes made alike have the same one: give them different labels.
 
 The exit status is 0, or 1 when no volume was made.";
 
@@ -79,7 +72,7 @@ enum UsageArg {
 )]
 pub struct Args {
     /// Block device or image file
-    device: PathBuf,
+    pub(crate) device: PathBuf,
 
     /// Number of blocks of the volume; all that the device has by default
     #[arg(value_name = "BLOCKS-COUNT")]
@@ -173,8 +166,15 @@ pub struct Args {
     nodiscard: bool,
 
     /// Create the image file with this size, or grow it to it
-    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "blocks")]
-    size: Option<u64>,
+    ///
+    /// "auto" is the smallest volume that holds what -d puts into it; the file then has that size,
+    /// whatever it had before. The source is read twice.
+    #[arg(long, value_name = "SIZE|auto", value_parser = wanted_size, conflicts_with = "blocks")]
+    pub(crate) size: Option<WantedSize>,
+
+    /// Leave that much free space in a volume of --size auto
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "size")]
+    pub(crate) free: Option<u64>,
 
     /// Fill the volume from a directory, a tar archive (also gzip or zstd), or - for one on stdin
     ///
@@ -183,7 +183,7 @@ pub struct Args {
     /// has. An archive needs no privileges to carry all of that. Members of an archive must not have
     /// absolute names, nor "..", nor the same name twice.
     #[arg(short = 'd', long, value_name = "SOURCE")]
-    populate: Option<PathBuf>,
+    pub(crate) populate: Option<PathBuf>,
 
     /// Owner and group of the root directory, whatever the source says
     #[arg(long, value_name = "UID:GID", value_parser = owner, requires = "populate")]
@@ -209,17 +209,23 @@ pub struct Args {
     #[arg(long, requires = "populate")]
     dedupe: bool,
 
+    /// Threads that read the source of -d; the volume is the same for any number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+
     /// Print the plan as it would be carried out, and write nothing
+    ///
+    /// With --size auto the size is an estimate then.
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
 
     /// Print the plan or result as JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 
     /// Print nothing but errors
     #[arg(short, long)]
-    quiet: bool,
+    pub(crate) quiet: bool,
 
     /// Print where the system files lie, too
     #[arg(short, long)]
@@ -229,7 +235,7 @@ pub struct Args {
     ///
     /// A device that is mounted or otherwise in use is refused all the same.
     #[arg(short = 'F', long)]
-    force: bool,
+    pub(crate) force: bool,
 }
 
 /// What `-J` says.
@@ -241,6 +247,22 @@ struct JournalArg {
 
 fn size(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|error| error.to_string())
+}
+
+/// How large the volume is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WantedSize {
+    /// That many bytes.
+    Bytes(u64),
+    /// As small as it can be.
+    Auto,
+}
+
+fn wanted_size(text: &str) -> Result<WantedSize, String> {
+    if text == "auto" {
+        return Ok(WantedSize::Auto);
+    }
+    size(text).map(WantedSize::Bytes)
 }
 
 fn map(text: &str) -> Result<Map, String> {
@@ -343,7 +365,7 @@ impl Args {
     }
 
     /// How the volume is to be filled.
-    fn rules(&self, fixed: bool) -> Rules {
+    pub(crate) fn rules(&self, fixed: bool) -> Rules {
         Rules {
             owners: Owners {
                 all_root: self.all_root,
@@ -355,6 +377,9 @@ impl Args {
             dedupe: self.dedupe,
             now: Timestamp::now(),
             clamp: fixed,
+            fit: (self.size == Some(WantedSize::Auto)).then(|| self.free.unwrap_or(0)),
+            digest: fixed && self.uuid.is_none(),
+            threads: self.threads.map_or(0, usize::from),
         }
     }
 
@@ -403,7 +428,7 @@ where
         }
     };
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
-    match make(&args, epoch.as_deref(), err) {
+    match make::make(&args, epoch.as_deref(), err) {
         Ok(report) => {
             // Nobody listening is no failure: the volume is made.
             let _ = if args.json {
@@ -426,129 +451,4 @@ where
             1
         }
     }
-}
-
-/// Makes or plans the volume.
-fn make(args: &Args, epoch: Option<&str>, err: &mut dyn Write) -> Result<Report> {
-    let name = args.device.display().to_string();
-    let mut options = args.options()?;
-    if let Some(epoch) = epoch {
-        let time = epoch.parse().with_context(|| {
-            format!("SOURCE_DATE_EPOCH is \"{epoch}\": it must be a number of seconds")
-        })?;
-        options.time = Some(time);
-    }
-    if args.dry_run {
-        let existing = match args.size {
-            Some(_) if !args.device.exists() => None,
-            _ => Some(open::read_only(&args.device)?),
-        };
-        if let Some(device) = &existing {
-            options.sector_size = open::sector_size(&args.device)?;
-            if let Some(refusal) = refusal(&name, device) {
-                let _ = writeln!(err, "mkfs.cowfs: {refusal}");
-            }
-        }
-        let bytes = match (args.size, &existing) {
-            (Some(size), _) => size,
-            (None, Some(device)) => device.size(),
-            (None, None) => 0,
-        };
-        let plan = plan(&mut options, bytes, &name)?;
-        return Ok(Report::new(&plan, &name, false));
-    }
-    let source = args.populate.as_deref().map(Source::open).transpose()?;
-    // With a size given the plan comes first: what cannot be made is not created.
-    let (device, plan) = match args.size {
-        Some(size) => {
-            let plan = plan(&mut options, size, &name)?;
-            (open::create_or_grow(&args.device, size)?, plan)
-        }
-        None => {
-            let device = writable(&args.device)?;
-            options.sector_size = open::sector_size(&args.device)?;
-            let plan = plan(&mut options, device.size(), &name)?;
-            (device, plan)
-        }
-    };
-    if let Some(refusal) = refusal(&name, &device)
-        && !args.force
-    {
-        bail!("{refusal}");
-    }
-    // What is no volume any more can be nobody's.
-    if let Ok(mut volume) = Volume::open(&device) {
-        alone(&mut volume, "mkfs.cowfs", err).with_context(|| name.clone())?;
-    }
-    let Some(source) = source else {
-        crate::execute(&device, &plan).with_context(|| name.clone())?;
-        return Ok(Report::new(&plan, &name, true));
-    };
-    let progress = Progress::start(Sink::for_terminal(args.quiet || args.json));
-    progress.pass(1, 0);
-    let rules = args.rules(epoch.is_some());
-    let step = |bytes| progress.step(bytes);
-    let filled = crate::execute_filled(&device, &plan, source, &rules, &step);
-    drop(progress);
-    let mut report = Report::new(&plan, &name, true);
-    report.filled = Some(filled.with_context(|| name.clone())?);
-    Ok(report)
-}
-
-fn writable(path: &Path) -> Result<cowfs_format::device::FileDevice> {
-    if !path.exists() {
-        bail!(
-            "{}: does not exist; give --size to create an image file",
-            path.display()
-        );
-    }
-    Ok(open::writable(path)?)
-}
-
-/// Plans, reproducibly when the time is given.
-fn plan(options: &mut Options, bytes: u64, name: &str) -> Result<Plan> {
-    if let Some(time) = options.time {
-        let uuid = match options.uuid {
-            Some(uuid) => uuid,
-            None => {
-                // A trial run settles the sizes that the UUID follows from.
-                let trial = Plan::new(options, bytes).with_context(|| name.to_owned())?;
-                derived_uuid(&description(&trial))
-            }
-        };
-        options.uuid = Some(uuid);
-        options.entropy = Some(Entropy::derived(uuid, time));
-    }
-    Plan::new(options, bytes).with_context(|| name.to_owned())
-}
-
-/// What a derived UUID follows from.
-fn description(plan: &Plan) -> String {
-    format!(
-        "label={} size={} block={} cluster={} slots={} journal={},{} features={:x},{:x},{:x} \
-         stack={:?} time={}",
-        plan.label,
-        plan.geo.bytes(),
-        plan.geo.block_bytes(),
-        plan.geo.cluster_bytes(),
-        plan.slots,
-        plan.journal_bytes,
-        plan.journal64,
-        plan.features.compat.bits(),
-        plan.features.incompat.bits(),
-        plan.features.ro_compat.bits(),
-        plan.cluster.as_ref().map(|c| (&c.stack, &c.name)),
-        plan.time,
-    )
-}
-
-/// Why a device should not be formatted: what it holds.
-fn refusal(name: &str, device: &dyn Device) -> Option<String> {
-    let found: Vec<_> = probe(device).iter().map(ToString::to_string).collect();
-    (!found.is_empty()).then(|| {
-        format!(
-            "{name}: holds {}; give -F to overwrite it",
-            found.join(", ")
-        )
-    })
 }

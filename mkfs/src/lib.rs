@@ -22,6 +22,8 @@ mod differences;
 mod dirs;
 pub mod features;
 mod files;
+mod fit;
+mod make;
 mod options;
 pub mod plan;
 pub mod populate;
@@ -36,7 +38,9 @@ use cowfs_format::error::Result;
 
 pub use cli::{command, run};
 pub use differences::DIFFERENCES;
-pub use options::{ClusterStack, Entropy, Mount, Options, Usage, derived_uuid, show_uuid};
+pub use options::{
+    ClusterStack, Entropy, Mount, Options, Usage, derived_uuid, show_uuid, uuid_of_contents,
+};
 pub use plan::Plan;
 pub use populate::{Filled, Rules, Source};
 
@@ -59,20 +63,31 @@ pub fn execute(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
     write::superblock(device, plan)
 }
 
-/// Writes a plan to a device of the size that it was made for, and fills the volume.
+/// Writes a plan to a device of the size that it was made for, and fills the volume. Where the rules
+/// say so, the volume is then cut behind what it holds, and gets a UUID that depends on its
+/// contents; the plan says so afterwards.
 ///
 /// # Errors
 /// The device fails, the source cannot be read or holds what cannot be, or the volume is too small
 /// for it. Then there is no volume.
 pub fn execute_filled(
     device: &dyn DeviceMut,
-    plan: &Plan,
+    plan: &mut Plan,
     source: Source,
     rules: &Rules,
     progress: &dyn Fn(u64),
 ) -> anyhow::Result<Filled> {
     write::body(device, plan)?;
     let filled = populate::fill(device, plan, source, rules, progress)?;
+    if let Some(free) = rules.fit {
+        fit::cut(device, plan, free)?;
+    }
+    if let Some(digest) = &filled.digest {
+        plan.uuid = options::uuid_of_contents(plan.uuid, digest);
+    }
+    if rules.fit.is_some() || filled.digest.is_some() {
+        write::identity(device, plan)?;
+    }
     write::superblock(device, plan)?;
     Ok(filled)
 }

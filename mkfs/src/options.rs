@@ -1,6 +1,6 @@
 //! What a caller can ask for, and where everything random comes from.
 
-use cowfs_format::layout::Features;
+use cowfs_format::layout::{Features, uuid_hash};
 
 use crate::features;
 
@@ -76,6 +76,26 @@ pub fn derived_uuid(text: &str) -> [u8; 16] {
     marked(wide.to_be_bytes(), 0x80)
 }
 
+/// The UUID of a volume with contents of a digest, in place of the UUID that it was filled under.
+///
+/// Hashes inside the volume begin with a hash of its UUID. It is 32 bits, each byte of the UUID
+/// rotated by five more bits than its right neighbour, so the low five bits of the last bytes are
+/// free to be chosen such that both UUIDs have the same hash.
+#[must_use]
+pub fn uuid_of_contents(uuid: [u8; 16], digest: &[u8; 32]) -> [u8; 16] {
+    let mut new = uuid;
+    for (byte, mixed) in new.iter_mut().zip(digest) {
+        *byte ^= mixed;
+    }
+    let mut new = marked(new, 0x80);
+    let mut differ = uuid_hash(&uuid) ^ uuid_hash(&new);
+    for byte in new.iter_mut().rev().take(7) {
+        *byte ^= differ.to_le_bytes()[0] & 0x1F;
+        differ >>= 5;
+    }
+    new
+}
+
 /// Puts version and variant into a UUID.
 pub(crate) fn marked(mut uuid: [u8; 16], version: u8) -> [u8; 16] {
     uuid[6] = uuid[6] & 0x0F | version;
@@ -141,6 +161,9 @@ pub struct Options {
     pub journal_size: Option<u64>,
     /// Whether journals hold 64-bit block numbers; where they must, when not given.
     pub journal64: Option<bool>,
+    /// Groups that each slot's extent allocator begins with; by the size and use of the volume when
+    /// not given.
+    pub extent_groups: Option<u32>,
     /// What the volume will hold.
     pub usage: Usage,
     /// The features, less those that follow from `mount` and `cluster`.
@@ -170,6 +193,7 @@ impl Default for Options {
             slots: None,
             journal_size: None,
             journal64: None,
+            extent_groups: None,
             usage: Usage::General,
             features: features::DEFAULT,
             cluster: None,
@@ -192,6 +216,25 @@ mod tests {
         let mut mix = SplitMix(1_234_567);
         assert_eq!(mix.next64(), 6_457_827_717_110_365_317);
         assert_eq!(mix.next64(), 3_203_168_211_198_807_973);
+    }
+
+    #[test]
+    fn a_uuid_of_contents_keeps_the_hash() {
+        for n in 0..200u8 {
+            let uuid = derived_uuid(&n.to_string());
+            let digest: [u8; 32] = std::array::from_fn(|i| n.wrapping_mul(37) ^ low8(i * i));
+            let new = uuid_of_contents(uuid, &digest);
+            assert_eq!(uuid_hash(&new), uuid_hash(&uuid));
+            assert_eq!(&show_uuid(&new)[14..15], "8");
+            assert_ne!(new, uuid);
+            let mut other = digest;
+            other[0] ^= 1;
+            assert_ne!(new, uuid_of_contents(uuid, &other));
+        }
+    }
+
+    fn low8(n: usize) -> u8 {
+        n.to_le_bytes()[0]
     }
 
     #[test]

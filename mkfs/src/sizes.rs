@@ -67,7 +67,9 @@ pub(crate) fn decide(options: &Options, device_bytes: u64) -> Result<Sizes> {
         slots,
         journal_bytes: journal_bytes(options, &geo, slots)?,
         journal64: journal64(options, &geo)?,
-        extent_groups: extent_groups(options.usage, &geo, slots),
+        extent_groups: options
+            .extent_groups
+            .unwrap_or_else(|| extent_groups(options.usage, &geo, slots)),
     })
 }
 
@@ -207,8 +209,7 @@ fn journal_bytes(options: &Options, geo: &Geometry, slots: u16) -> Result<u64> {
         None => (default_journal_blocks(options.usage, geo) << geo.block_bits()).max(least),
     };
     let bytes = geo.clusters_for(bytes) << geo.cluster_bits();
-    let blocks = (bytes >> geo.block_bits()).saturating_mul(u64::from(slots));
-    if blocks.saturating_add(MIN_OTHER_BLOCKS) > geo.blocks() {
+    if least_blocks(geo, bytes, slots) > geo.blocks() {
         return Err(Error::Input {
             what: format!(
                 "{slots} journal(s) of {} do not fit into {}; make the volume larger, or the \
@@ -219,6 +220,12 @@ fn journal_bytes(options: &Options, geo: &Geometry, slots: u16) -> Result<u64> {
         });
     }
     Ok(bytes)
+}
+
+/// Blocks of the smallest volume with `slots` journals of a size.
+pub(crate) fn least_blocks(geo: &Geometry, journal_bytes: u64, slots: u16) -> u64 {
+    let journals = (journal_bytes >> geo.block_bits()).saturating_mul(u64::from(slots));
+    journals.saturating_add(MIN_OTHER_BLOCKS).max(MIN_BLOCKS)
 }
 
 /// Blocks of a journal by the use and size of the volume.

@@ -111,6 +111,24 @@ impl Space {
         );
     }
 
+    /// Cuts the volume down to another geometry, of fewer clusters.
+    pub(crate) fn cut(&mut self, geo: Geometry) {
+        self.geo = geo;
+        self.touched
+            .retain(|group, _| *group < geo.cluster_groups());
+        let last = geo.cluster_groups().saturating_sub(1);
+        let bits = self.bits(last);
+        if let Some(runs) = self.touched.get_mut(&last) {
+            runs.retain(|run| run.start < bits);
+            for run in runs {
+                run.len = run.len.min(bits - run.start);
+            }
+        }
+        self.used = (0..geo.cluster_groups())
+            .map(|group| self.bits(group) - self.free(group))
+            .sum();
+    }
+
     /// A free run in a group.
     fn find(&self, group: u32, least: u32, wanted: u32) -> Option<Run> {
         let mut best: Option<Run> = None;

@@ -32,13 +32,7 @@ pub(crate) fn body(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
     if !clean {
         device.write_zeros(end, volume - end)?;
     }
-    let mut out = Writer {
-        device,
-        plan,
-        clean,
-        start: 0,
-        batch: Vec::new(),
-    };
+    let mut out = Writer::new(device, plan, clean);
     out.cluster_groups()?;
     out.system_inodes()?;
     out.directories()?;
@@ -47,6 +41,17 @@ pub(crate) fn body(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
     }
     out.backups()?;
     out.bytes(0, &plan.leading_blocks())?;
+    out.flush()
+}
+
+/// Writes again what says the size or the UUID of the volume, but for its superblock: the backups of
+/// that, and the superblocks of the journals.
+pub(crate) fn identity(device: &dyn DeviceMut, plan: &Plan) -> Result<()> {
+    let mut out = Writer::new(device, plan, true);
+    out.backups()?;
+    for file in plan.files.iter().filter(|file| file.kind == Kind::Journal) {
+        out.file_blocks(file, &[plan.journal_superblock()])?;
+    }
     out.flush()
 }
 
@@ -75,6 +80,18 @@ struct Writer<'a> {
     clean: bool,
     start: u64,
     batch: Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    const fn new(device: &'a dyn DeviceMut, plan: &'a Plan, clean: bool) -> Self {
+        Self {
+            device,
+            plan,
+            clean,
+            start: 0,
+            batch: Vec::new(),
+        }
+    }
 }
 
 impl Writer<'_> {

@@ -248,3 +248,44 @@ fn the_command_is_well_formed() {
         assert!(help.contains(name), "{name}");
     }
 }
+
+#[test]
+fn a_fitting_volume_needs_something_to_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new.img");
+    let name = path.to_str().unwrap();
+    let source = dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    let source = source.to_str().unwrap();
+    assert!(refused(&["--size", "auto", name]).contains("give -d"));
+    let said = refused(&["--size", "20M", "--free", "1M", "-d", source, name]);
+    assert!(said.contains("--size auto"), "{said}");
+    let said = refused(&["--size", "auto", "-d", source, "/dev/null"]);
+    assert!(said.contains("give the size"), "{said}");
+    let said = refused(&["--size", "auto", "-d", "/absent", name]);
+    assert!(said.contains("/absent"), "{said}");
+    // A dry run makes no file.
+    assert!(
+        mkfs(&["-n", "--size", "auto", "-d", source, name])
+            .status
+            .success()
+    );
+    assert!(!path.exists());
+    // A larger file is shortened; one that holds something is not touched without -F.
+    File::create(&path).unwrap().set_len(1 << 30).unwrap();
+    assert!(
+        mkfs(&["-q", "--size", "auto", "-d", source, name])
+            .status
+            .success()
+    );
+    let size = path.metadata().unwrap().len();
+    assert!(size < 40 << 20, "{size}");
+    let said = refused(&["--size", "auto", "-d", source, name]);
+    assert!(said.contains("holds an OCFS2 volume"), "{said}");
+    assert_eq!(path.metadata().unwrap().len(), size);
+    // Too small for this mount: the least volume that its options allow.
+    let slots = [
+        "-F", "-q", "-M", "cluster", "-N", "8", "--size", "auto", "-d", source, name,
+    ];
+    assert!(mkfs(&slots).status.success());
+}

@@ -39,6 +39,15 @@ impl FileDevice {
         })
     }
 
+    /// The same file with another size. Whoever holds this device sees its old one.
+    ///
+    /// # Errors
+    /// It is a block device, or the file cannot have that size.
+    pub fn resized(&self, size: u64) -> std::io::Result<Self> {
+        self.file.set_len(size)?;
+        Self::new(self.file.try_clone()?)
+    }
+
     /// The open file.
     #[must_use]
     pub const fn file(&self) -> &File {

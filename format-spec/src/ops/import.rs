@@ -179,6 +179,8 @@ fn import_large(
     progress: &dyn Fn(u64),
 ) -> Result<()> {
     let size = contents.size();
+    // Behind this, all numbers of clusters fit into 32 bits.
+    check_size(txn, size)?;
     let runs = contents.runs().to_vec();
     let clusters = if txn.info().has(Incompat::SPARSE_ALLOC) {
         cluster_runs(txn, &runs)
@@ -194,7 +196,6 @@ fn import_large(
             unit: "clusters",
         });
     }
-    check_size(txn, size, inode)?;
     let mut extents = Vec::new();
     let mut pool = ClusterPool::new(needed);
     for run in clusters {

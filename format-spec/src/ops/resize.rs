@@ -32,7 +32,7 @@ fn shape(txn: &Txn<'_>, blkno: BlockNo, verb: &str) -> Result<Shape> {
 /// The inode is no regular file, the volume is full, or a block cannot be used.
 pub fn truncate(txn: &mut Txn<'_>, blkno: BlockNo, size: u64, now: Timestamp) -> Result<()> {
     let old = shape(txn, blkno, "truncated")?;
-    check_size(txn, size, blkno)?;
+    check_size(txn, size)?;
     if let Some(mut bytes) = old.inline {
         if size <= txn.info().geo.block_bytes() as u64 {
             let mut resized = bytes.clone();
@@ -132,7 +132,7 @@ pub fn fallocate(
     let end = from.checked_add(len).ok_or_else(|| Error::Input {
         what: format!("offset {from} and length {len} are too large"),
     })?;
-    check_size(txn, end, blkno)?;
+    check_size(txn, end)?;
     if len == 0 {
         return Ok(0);
     }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use crate::error::{Error, FaultKind, Result};
+use crate::error::{Error, Result};
 use crate::layout::{Dinode, ExtentFlags, Incompat, MAX_LEAF_CLUSTERS};
 use crate::ops::cow;
 use crate::read::extent::Extent;
@@ -33,19 +33,17 @@ pub(super) fn source_error(name: &str, source: &std::io::Error) -> Error {
 }
 
 /// A file's last cluster must have a number.
-pub(super) fn check_size(txn: &Txn<'_>, size: u64, inode: BlockNo) -> Result<()> {
-    let most = (u64::from(u32::MAX)) << txn.info().geo.cluster_bits();
+pub(super) fn check_size(txn: &Txn<'_>, size: u64) -> Result<()> {
+    let geo = txn.info().geo;
+    let most = u64::from(u32::MAX) << geo.cluster_bits();
     if size <= most {
         return Ok(());
     }
-    let rule = "a file has at most 4294967295 clusters; use larger clusters";
-    Err(FaultKind::Field {
-        field: "i_size",
-        value: size,
-        rule,
-    }
-    .at(inode)
-    .into())
+    let what = format!(
+        "a file of {size} bytes: with clusters of {} bytes it has at most {most}; use larger clusters",
+        geo.cluster_bytes()
+    );
+    Err(Error::Input { what })
 }
 
 /// Writes the bytes of a host file over a file from byte `offset` on, copying clusters that others
@@ -74,7 +72,7 @@ pub fn overwrite(
     let end = offset.checked_add(len).ok_or(Error::Input {
         what: format!("{file_name}: offset {offset} and length {len} are too large"),
     })?;
-    check_size(txn, end, blkno)?;
+    check_size(txn, end)?;
     let dinode = inode::read(txn.view(), blkno)?;
     super::require_plain_file(&dinode, blkno, "written")?;
     super::require_mutable(&dinode, blkno)?;

@@ -3,19 +3,17 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, anyhow, bail};
-use cowfs_format::device::{Device, DeviceMut};
-use cowfs_format::error::IoError;
-use cowfs_format::layout::{Dinode, MAX_NAME, SUPER_BLOCK_BLKNO};
+use cowfs_format::device::DeviceMut;
+use cowfs_format::layout::{Dinode, MAX_NAME};
 use cowfs_format::ops::{self, Change, CloneOptions, Contents};
 use cowfs_format::read::file::FileReader;
 use cowfs_format::read::{dir, inode};
 use cowfs_format::txn::{NewInode, Timestamp, Txn};
 use cowfs_format::units::{BlockNo, index};
-use cowfs_format::volume::Volume;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Member, Rules, Source, What, split};
+use super::{Member, Rules, Source, What, digest, split, unborn};
 use crate::plan::Plan;
 
 /// Bytes of metadata that may wait in memory.
@@ -32,58 +30,9 @@ pub struct Filled {
     pub bytes: u64,
     /// Bytes that are shared instead of stored again.
     pub shared_bytes: u64,
-}
-
-/// A device whose volume has no superblock yet: it is shown where it will be.
-#[derive(Debug)]
-struct Unborn<'d> {
-    device: &'d dyn DeviceMut,
-    at: u64,
-    superblock: Vec<u8>,
-}
-
-impl Device for Unborn<'_> {
-    fn size(&self) -> u64 {
-        self.device.size()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
-        self.device.read_at(offset, buf)?;
-        for (byte, at) in buf.iter_mut().zip(offset..) {
-            let Some(inside) = at.checked_sub(self.at) else {
-                continue;
-            };
-            let Some(held) = self.superblock.get(index(inside)) else {
-                break;
-            };
-            *byte = *held;
-        }
-        Ok(())
-    }
-}
-
-impl DeviceMut for Unborn<'_> {
-    fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), IoError> {
-        self.device.write_at(offset, data)
-    }
-
-    fn write_zeros(&self, offset: u64, len: u64) -> Result<(), IoError> {
-        self.device.write_zeros(offset, len)
-    }
-
-    fn copy_from(
-        &self,
-        file: &std::fs::File,
-        from: u64,
-        offset: u64,
-        len: u64,
-    ) -> std::io::Result<()> {
-        self.device.copy_from(file, from, offset, len)
-    }
-
-    fn flush(&self) -> Result<(), IoError> {
-        self.device.flush()
-    }
+    /// A digest of everything that was put in, where the rules ask for one.
+    #[serde(skip)]
+    pub digest: Option<[u8; 32]>,
 }
 
 /// Fills the volume of a plan that is written but for its superblock. `progress` is told of bytes.
@@ -97,12 +46,7 @@ pub fn fill(
     rules: &Rules,
     progress: &dyn Fn(u64),
 ) -> Result<Filled> {
-    let unborn = Unborn {
-        device,
-        at: plan.geo.byte_of(BlockNo(SUPER_BLOCK_BLKNO)),
-        superblock: plan.primary(),
-    };
-    let mut volume = Volume::open(unborn)?;
+    let mut volume = unborn::open(device, plan)?;
     let root = volume.info().root;
     let mut filler = Filler {
         txn: volume.begin()?,
@@ -115,10 +59,11 @@ pub fn fill(
             },
         )]),
         known: HashMap::new(),
+        digest: rules.digest.then(Sha256::new),
         done: Filled::default(),
         progress,
     };
-    source.each(&rules.exclude, &mut |member| filler.put(member))?;
+    source.each(rules, &mut |member| filler.put(member))?;
     filler.finish()
 }
 
@@ -134,6 +79,8 @@ struct Filler<'v, 'r> {
     directories: HashMap<Vec<u8>, Directory>,
     /// With deduplication: size and digest of contents to the first file that has them.
     known: HashMap<(u64, [u8; 32]), BlockNo>,
+    /// Digest of all members so far.
+    digest: Option<Sha256>,
     done: Filled,
     progress: &'r dyn Fn(u64),
 }
@@ -168,6 +115,9 @@ impl Filler<'_, '_> {
             mtime,
             ctime: self.rules.now,
         };
+        if let Some(hash) = &mut self.digest {
+            digest::describe(hash, &member, (uid, gid), mtime);
+        }
         let (parent, name) = split(&member.path);
         if name.len() > MAX_NAME {
             bail!("a name has at most {MAX_NAME} bytes");
@@ -191,7 +141,15 @@ impl Filler<'_, '_> {
             }
             What::File(mut contents) => {
                 let attributes = attributes(0o100_000);
-                self.file(parent, name, &mut *contents, &attributes)?
+                match self.digest.take() {
+                    None => self.file(parent, name, &mut *contents, &attributes)?,
+                    Some(mut hash) => {
+                        let mut contents = digest::Digested::new(&mut *contents, &mut hash);
+                        let made = self.file(parent, name, &mut contents, &attributes)?;
+                        self.digest = Some(hash);
+                        made
+                    }
+                }
             }
             What::Symlink(target) => {
                 let attributes = attributes(0o120_000);
@@ -316,7 +274,7 @@ impl Filler<'_, '_> {
         }
         // What can be read again is looked up before it is stored, the rest afterwards.
         if contents.can_rewind()
-            && let Some(&first) = self.known.get(&(size, digest(contents)?))
+            && let Some(&first) = self.known.get(&(size, digest_of(contents)?))
             && same(contents, &mut Stored::open(txn, first)?)?
         {
             self.done.shared_bytes += bytes;
@@ -324,7 +282,7 @@ impl Filler<'_, '_> {
         }
         let blkno = ops::import(txn, parent, name, contents, attributes, progress)?;
         let mut stored = Stored::open(txn, blkno)?;
-        let digest = digest(&mut stored)?;
+        let digest = digest_of(&mut stored)?;
         let Some(&first) = self.known.get(&(size, digest)) else {
             self.known.insert((size, digest), blkno);
             return Ok(blkno);
@@ -357,6 +315,7 @@ impl Filler<'_, '_> {
             }
         }
         self.txn.write_home()?;
+        self.done.digest = self.digest.map(|hash| hash.finalize().into());
         Ok(self.done)
     }
 }
@@ -439,7 +398,7 @@ fn read(contents: &mut dyn Contents, at: u64, buf: &mut [u8]) -> Result<()> {
 }
 
 /// SHA-256 of contents.
-fn digest(contents: &mut dyn Contents) -> Result<[u8; 32]> {
+fn digest_of(contents: &mut dyn Contents) -> Result<[u8; 32]> {
     let mut hash = Sha256::new();
     let mut buf = vec![0; index(STEP)];
     let mut at = 0;

@@ -4,14 +4,18 @@
 //! puts them into the volume. Nothing goes through a journal: the volume has no superblock before
 //! everything is in its place, so nobody can see it half done.
 
+mod ahead;
+mod digest;
 mod fill;
 mod host;
 mod owners;
+mod tally;
 mod tar;
+pub(crate) mod unborn;
 
 use std::fs::File;
-use std::io::{BufReader, Read};
-use std::path::Path;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use cowfs_format::ops::Contents;
@@ -19,6 +23,7 @@ use cowfs_format::txn::Timestamp;
 
 pub use fill::{Filled, fill};
 pub use owners::{Map, Owners};
+pub(crate) use tally::Tally;
 
 /// How a volume is filled.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +38,21 @@ pub struct Rules {
     pub now: Timestamp,
     /// Whether times of the source are cut to `now`.
     pub clamp: bool,
+    /// Whether the volume is cut behind what it holds, but for that many free bytes.
+    pub fit: Option<u64>,
+    /// Whether the UUID of the volume is to depend on what it holds.
+    pub digest: bool,
+    /// Threads that read the source; 0 for as many as there are processors.
+    pub threads: usize,
+}
+
+impl Rules {
+    fn threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            given => given,
+        }
+    }
 }
 
 /// A member of a source.
@@ -74,7 +94,7 @@ pub(crate) type Put<'p> = dyn FnMut(Member<'_>) -> Result<()> + 'p;
 #[derive(Debug)]
 pub enum Source {
     /// A directory of the host.
-    Directory(std::path::PathBuf),
+    Directory(PathBuf),
     /// A tar stream, unpacked, with what to call it in messages.
     Tar(TarStream),
 }
@@ -82,7 +102,7 @@ pub enum Source {
 /// A tar stream.
 pub struct TarStream {
     name: String,
-    reader: Box<dyn Read>,
+    reader: Box<dyn Read + Send>,
 }
 
 impl std::fmt::Debug for TarStream {
@@ -113,12 +133,18 @@ impl Source {
         Self::archive(name, Box::new(file))
     }
 
-    fn archive(name: String, mut reader: Box<dyn Read>) -> Result<Self> {
+    /// An archive in an open file, from its beginning.
+    fn spooled(name: &str, mut file: &File) -> Result<Self> {
+        file.seek(SeekFrom::Start(0))?;
+        Self::archive(name.to_owned(), Box::new(file.try_clone()?))
+    }
+
+    fn archive(name: String, mut reader: Box<dyn Read + Send>) -> Result<Self> {
         let mut magic = Vec::new();
         let mut head = reader.by_ref().take(4);
         head.read_to_end(&mut magic).with_context(|| name.clone())?;
         let rest = std::io::Cursor::new(magic.clone()).chain(reader);
-        let reader: Box<dyn Read> = match magic.as_slice() {
+        let reader: Box<dyn Read + Send> = match magic.as_slice() {
             [0x1F, 0x8B, ..] => {
                 Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(rest)))
             }
@@ -136,11 +162,61 @@ impl Source {
         Ok(Self::Tar(TarStream { name, reader }))
     }
 
-    /// Gives all members.
-    pub(crate) fn each(self, exclude: &[String], put: &mut Put<'_>) -> Result<()> {
+    /// Gives all members, in an order that depends on the source alone.
+    pub(crate) fn each(self, rules: &Rules, put: &mut Put<'_>) -> Result<()> {
+        let (exclude, threads) = (&rules.exclude[..], rules.threads());
         match self {
-            Self::Directory(path) => host::each(&path, exclude, put),
-            Self::Tar(stream) => tar::each(stream.reader, &stream.name, exclude, put),
+            Self::Directory(path) => host::each(&path, exclude, threads, put),
+            Self::Tar(stream) if threads > 1 => ahead::reading(stream.reader, |reader| {
+                tar::each(reader, &stream.name, exclude, put)
+            }),
+            Self::Tar(mut stream) => tar::each(&mut stream.reader, &stream.name, exclude, put),
+        }
+    }
+}
+
+/// A source that can be gone through more than once.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// What stands at a path.
+    Path(PathBuf),
+    /// An archive that came in a stream, kept in a file.
+    Spool(String, File),
+}
+
+impl Origin {
+    /// Takes a source. What can be read only once is kept in a file without a name in `dir`.
+    pub(crate) fn keep(path: &Path, dir: &Path) -> Result<Self> {
+        let dash = path.as_os_str() == "-";
+        if !dash && std::fs::metadata(path).is_ok_and(|meta| meta.is_dir() || meta.is_file()) {
+            return Ok(Self::Path(path.to_owned()));
+        }
+        let name = if dash {
+            "standard input".to_owned()
+        } else {
+            path.display().to_string()
+        };
+        let kept = || {
+            format!(
+                "{name}: cannot be kept in {} to be read twice",
+                dir.display()
+            )
+        };
+        let mut file = tempfile::tempfile_in(dir).with_context(kept)?;
+        if dash {
+            std::io::copy(&mut std::io::stdin().lock(), &mut file).with_context(kept)?;
+        } else {
+            let mut stream = File::open(path).with_context(|| name.clone())?;
+            std::io::copy(&mut stream, &mut file).with_context(kept)?;
+        }
+        Ok(Self::Spool(name, file))
+    }
+
+    /// The source from its beginning.
+    pub(crate) fn open(&self) -> Result<Source> {
+        match self {
+            Self::Path(path) => Source::open(path),
+            Self::Spool(name, file) => Source::spooled(name, file),
         }
     }
 }

@@ -18,8 +18,10 @@ use super::{Member, Put, What, excluded, stored_value};
 
 /// Bytes of a tar block.
 const BLOCK: u64 = 512;
-/// The most that the extended header of one member may have: attributes of 64 KiB and more fit.
+/// The most that the extended headers of one member may have: attributes of 64 KiB and more fit.
 const HEADER_MAX: u64 = 16 << 20;
+/// The most that global headers may say of all members: each of them has a copy of it.
+const GLOBAL_MAX: usize = 64 << 10;
 /// The most bytes that the path of a member may have: what Linux takes as one name. A path costs the
 /// square of its depth in memory, since each directory on the way is remembered by its path.
 const PATH_MAX: usize = 4096;
@@ -27,12 +29,12 @@ const PATH_MAX: usize = 4096;
 const PIECES_MAX: usize = 1 << 20;
 
 /// A stream with a count of what was read.
-struct Stream {
-    reader: Box<dyn Read>,
+struct Stream<'r> {
+    reader: &'r mut dyn Read,
     at: u64,
 }
 
-impl Stream {
+impl Stream<'_> {
     /// Fills a buffer; false when the stream ends before its first byte.
     fn fill(&mut self, buf: &mut [u8]) -> Result<bool> {
         let mut done = 0;
@@ -68,11 +70,13 @@ impl Stream {
         Ok(())
     }
 
-    /// The data of a record that says something of the next member, with what pads it.
-    fn record(&mut self, size: u64) -> Result<Vec<u8>> {
-        if size > HEADER_MAX {
+    /// The data of a record that says something of the next member, with what pads it. `said` are
+    /// the bytes of those before it.
+    fn record(&mut self, size: u64, said: &mut u64) -> Result<Vec<u8>> {
+        *said = said.saturating_add(size);
+        if *said > HEADER_MAX {
             bail!(
-                "an extended header of {size} bytes at byte {}; at most {HEADER_MAX} are read",
+                "extended headers of {said} bytes at byte {}; at most {HEADER_MAX} are read",
                 self.at
             );
         }
@@ -117,7 +121,7 @@ impl Said {
 
 /// Gives all members of a stream.
 pub(super) fn each(
-    reader: Box<dyn Read>,
+    reader: &mut dyn Read,
     name: &str,
     exclude: &[String],
     put: &mut Put<'_>,
@@ -139,13 +143,14 @@ pub(super) fn each(
 
 /// The header of the next member with what was said before it; `None` at the end.
 fn next(
-    stream: &mut Stream,
+    stream: &mut Stream<'_>,
     global: &mut BTreeMap<Vec<u8>, Vec<u8>>,
 ) -> Result<Option<(Header, Said)>> {
     let mut said = Said {
         pax: global.clone(),
         ..Said::default()
     };
+    let mut bytes = 0;
     loop {
         let mut header = Header::new_old();
         let at = stream.at;
@@ -171,10 +176,10 @@ fn next(
             .entry_size()
             .with_context(|| format!("header at byte {at}"))?;
         match header.entry_type() {
-            EntryType::GNULongName => said.path = Some(until_nul(stream.record(size)?)),
-            EntryType::GNULongLink => said.link = Some(until_nul(stream.record(size)?)),
+            EntryType::GNULongName => said.path = Some(until_nul(stream.record(size, &mut bytes)?)),
+            EntryType::GNULongLink => said.link = Some(until_nul(stream.record(size, &mut bytes)?)),
             EntryType::XHeader => {
-                let data = stream.record(size)?;
+                let data = stream.record(size, &mut bytes)?;
                 pairs(&data, |key, value| {
                     if key == b"GNU.sparse.offset" || key == b"GNU.sparse.numbytes" {
                         let text = std::str::from_utf8(value).ok();
@@ -186,12 +191,18 @@ fn next(
                 .with_context(|| format!("extended header at byte {at}"))?;
             }
             EntryType::XGlobalHeader => {
-                let data = stream.record(size)?;
+                let data = stream.record(size, &mut bytes)?;
                 pairs(&data, |key, value| {
                     global.insert(key.to_vec(), value.to_vec());
                     said.pax.insert(key.to_vec(), value.to_vec());
                 })
                 .with_context(|| format!("extended header at byte {at}"))?;
+                let kept: usize = global.iter().map(|(k, v)| k.len() + v.len()).sum();
+                if kept > GLOBAL_MAX {
+                    bail!(
+                        "global headers of {kept} bytes at byte {at}; at most {GLOBAL_MAX} are read"
+                    );
+                }
             }
             _ => return Ok(Some((header, said))),
         }
@@ -248,7 +259,7 @@ fn inside(name: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn member(
-    stream: &mut Stream,
+    stream: &mut Stream<'_>,
     header: &Header,
     said: Said,
     exclude: &[String],
@@ -276,7 +287,10 @@ fn member(
     };
     let start = stream.at;
     // What of the member was not read, when it is done.
-    let rest = |at: u64| stored.saturating_sub(at - start) + padding(stored);
+    let rest = |at: u64| {
+        let left = stored.saturating_sub(at - start);
+        left.saturating_add(padding(stored))
+    };
     if excluded(exclude, &path) {
         return stream.skip(rest(start));
     }
@@ -304,8 +318,14 @@ fn member(
                 EntryType::Block => 0o060_000,
                 _ => 0o010_000,
             };
-            let major = header.device_major().with_context(place)?.unwrap_or(0);
-            let minor = header.device_minor().with_context(place)?.unwrap_or(0);
+            // A FIFO has no number, and GNU tar then leaves the fields empty.
+            let (major, minor) = if kind == EntryType::Fifo {
+                (0, 0)
+            } else {
+                let major = header.device_major().with_context(place)?;
+                let minor = header.device_minor().with_context(place)?;
+                (major.unwrap_or(0), minor.unwrap_or(0))
+            };
             What::Node(bits, device_number(major, minor))
         }
         _ if has_data => {
@@ -412,18 +432,22 @@ fn number_of(user: bool, name: &str) -> Option<u32> {
     found.nth(1)?.parse().ok()
 }
 
+const BACKWARDS: &str = "a stream cannot be read backwards";
+
 /// The data of a file in a stream.
-struct TarFile<'s> {
-    stream: &'s mut Stream,
+struct TarFile<'s, 'r> {
+    stream: &'s mut Stream<'r>,
     name: String,
     size: u64,
     /// Where the data stands in the file, one piece after the other.
     runs: Vec<(u64, u64)>,
     /// Bytes of the data that were read or passed over.
     done: u64,
+    /// Runs that were passed, and the bytes of data in them.
+    passed: (usize, u64),
 }
 
-impl Contents for TarFile<'_> {
+impl Contents for TarFile<'_, '_> {
     fn name(&self) -> &str {
         &self.name
     }
@@ -437,13 +461,18 @@ impl Contents for TarFile<'_> {
     }
 
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
-        let before = self.runs.iter().take_while(|run| run.0 + run.1 <= offset);
-        let before: u64 = before.map(|run| run.1).sum();
-        let run = self.runs.iter().find(|run| run.0 + run.1 > offset);
-        let at = before + run.map_or(0, |run| offset.saturating_sub(run.0));
+        let mut run = self.runs.get(self.passed.0);
+        while let Some((start, len)) = run.filter(|run| run.0 + run.1 <= offset) {
+            debug_assert!(start + len <= self.size);
+            self.passed = (self.passed.0 + 1, self.passed.1 + len);
+            run = self.runs.get(self.passed.0);
+        }
+        let skipped = run.map_or(Some(0), |run| offset.checked_sub(run.0));
+        let skipped = skipped.ok_or_else(|| std::io::Error::other(BACKWARDS))?;
+        let at = self.passed.1 + skipped;
         let ahead = at.checked_sub(self.done);
         let read = ahead
-            .ok_or_else(|| anyhow!("a stream cannot be read backwards"))
+            .ok_or_else(|| anyhow!(BACKWARDS))
             .and_then(|ahead| self.stream.skip(ahead))
             .and_then(|()| self.stream.need(buf));
         read.map_err(std::io::Error::other)?;
@@ -453,14 +482,14 @@ impl Contents for TarFile<'_> {
 }
 
 /// The contents of a file: where its data stands, by whatever form of sparse file it has.
-fn contents<'s>(
-    stream: &'s mut Stream,
+fn contents<'s, 'r>(
+    stream: &'s mut Stream<'r>,
     header: &Header,
     said: &Said,
     stored: u64,
     mut pieces: Vec<u64>,
     name: String,
-) -> Result<TarFile<'s>> {
+) -> Result<TarFile<'s, 'r>> {
     let mut size = stored;
     let mut data = stored;
     if header.entry_type().is_gnu_sparse() {
@@ -480,6 +509,9 @@ fn contents<'s>(
             data = stored.saturating_sub(stream.at - start);
         } else if let Some(map) = said.text("GNU.sparse.map") {
             for word in map.split(',') {
+                if pieces.len() >= 2 * PIECES_MAX {
+                    bail!("a sparse file of more than {PIECES_MAX} pieces");
+                }
                 pieces.push(
                     word.parse()
                         .with_context(|| format!("GNU.sparse.map \"{word}\""))?,
@@ -518,11 +550,12 @@ fn contents<'s>(
         size,
         runs,
         done: 0,
+        passed: (0, 0),
     })
 }
 
 /// The pieces of a sparse file in the old form of GNU tar: in its header and the blocks behind it.
-fn gnu_pieces(stream: &mut Stream, header: &Header) -> Result<Vec<u64>> {
+fn gnu_pieces(stream: &mut Stream<'_>, header: &Header) -> Result<Vec<u64>> {
     let Some(gnu) = header.as_gnu() else {
         bail!("a sparse file without the header of GNU tar");
     };
@@ -549,7 +582,7 @@ fn gnu_pieces(stream: &mut Stream, header: &Header) -> Result<Vec<u64>> {
 
 /// The pieces of a sparse file in the form 1.0: numbers in lines before the data, up to a multiple
 /// of a block.
-fn written_pieces(stream: &mut Stream, stored: u64) -> Result<Vec<u64>> {
+fn written_pieces(stream: &mut Stream<'_>, stored: u64) -> Result<Vec<u64>> {
     let mut numbers = Vec::new();
     let mut wanted = None;
     let mut digits = String::new();
