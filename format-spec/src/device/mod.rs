@@ -9,6 +9,7 @@ mod mem;
 mod mmap;
 mod overlay;
 mod packed;
+mod undo;
 
 use std::fmt::Debug;
 
@@ -18,6 +19,7 @@ pub use mem::MemDevice;
 pub use mmap::MmapDevice;
 pub use overlay::OverlayDevice;
 pub use packed::{PackedDevice, PaddedDevice, is_packed};
+pub use undo::{Identity, Recording, UNDO_MAGIC, Undo, UndoLog, Undone};
 
 use crate::error::IoError;
 
