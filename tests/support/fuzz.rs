@@ -345,13 +345,18 @@ pub fn archive(data: &[u8]) {
     let file = written(&bytes);
     let device = MemDevice::new(vec![0; 16 << 20]);
     let options = mkfs_cowfs::Options::default();
-    let plan = mkfs_cowfs::Plan::new(&options, device.size())
+    let mut plan = mkfs_cowfs::Plan::new(&options, device.size())
         .unwrap_or_else(|error| panic!("a plan: {error}"));
     let Ok(source) = mkfs_cowfs::Source::open(file.path()) else {
         return;
     };
-    let rules = mkfs_cowfs::Rules::default();
-    if mkfs_cowfs::execute_filled(&device, &plan, source, &rules, &|_| ()).is_ok() {
+    let rules = mkfs_cowfs::Rules {
+        fit: data.len().is_multiple_of(2).then_some(0),
+        digest: true,
+        threads: 1,
+        ..mkfs_cowfs::Rules::default()
+    };
+    if mkfs_cowfs::execute_filled(&device, &mut plan, source, &rules, &|_| ()).is_ok() {
         let volume = Volume::open(device).unwrap_or_else(|error| panic!("what was made: {error}"));
         let report =
             fsck_cowfs::check_with(&volume, &SCANNER, &Progress::default()).report("volume");
