@@ -27,6 +27,9 @@ struct Cli {
     /// Open the volume for writing, exclusively; a dirty journal is replayed first
     #[arg(short = 'w')]
     writes: bool,
+    /// Save what is written over in FILE first, so that `fsck.cowfs --rollback FILE` can put it back
+    #[arg(short = 'z', long, value_name = "FILE", requires = "writes")]
+    undo: Option<PathBuf>,
     /// Stop at the first command that fails
     #[arg(short = 'e')]
     stop: bool,
@@ -124,6 +127,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut session = Session::new(out, Box::new(io::stderr()));
     session.json = cli.json;
     session.writes = cli.writes;
+    session.undo.clone_from(&cli.undo);
     session.terminal = io::stdout().is_terminal();
     let status = session.status();
     match all(&cli, session) {

@@ -10,7 +10,7 @@ use cowfs_format::block::View;
 use cowfs_format::device::{Device, DeviceMut};
 use cowfs_format::read::inode::{self, Inode};
 use cowfs_format::toolkit::alone::alone;
-use cowfs_format::toolkit::open;
+use cowfs_format::toolkit::{open, undo};
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::scan::Scanner;
 use cowfs_format::volume::watch::Nodes;
@@ -99,6 +99,8 @@ pub struct Session {
     pub json: bool,
     /// Whether volumes are opened for writing.
     pub writes: bool,
+    /// Where what they held before is saved then.
+    pub undo: Option<PathBuf>,
     /// Whether results go to a terminal.
     pub terminal: bool,
     /// Set when the run is to end.
@@ -129,6 +131,7 @@ impl Session {
             host_dir: PathBuf::from("."),
             json: false,
             writes: false,
+            undo: None,
             terminal: false,
             ended: false,
             out,
@@ -164,7 +167,7 @@ impl Session {
             bail!("{}: a metadata image is not written", place());
         }
         let volume = if self.writes {
-            let device: Box<dyn DeviceMut> = Box::new(open::writable(&path)?);
+            let device = undo::writable(&path, self.undo.as_deref())?;
             let mut volume = by.open(device).with_context(place)?;
             alone(&mut volume, "debugfs.cowfs", &mut self.err).with_context(place)?;
             let recovered = volume.recover().with_context(place)?;

@@ -12,6 +12,7 @@ use cowfs_format::toolkit::open;
 use cowfs_format::toolkit::progress::{Progress, Sink};
 use cowfs_format::toolkit::report::Report;
 use cowfs_format::toolkit::size::parse_size;
+use cowfs_format::toolkit::undo;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::scan::Scanner;
 use cowfs_format::volume::system::{self, SystemFile};
@@ -80,6 +81,13 @@ pub struct Args {
     /// Number of threads; the result is the same for any.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Put back everything that the undo log FILE saved, and exit; with -n only look.
+    ///
+    /// FILE is what a run with --undo left. The volume then is byte for byte as before that run, also
+    /// when the run was killed; a rollback that was killed is done again. A volume that was changed
+    /// after the run is refused.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["preen", "yes", "superblock", "backup"])]
+    rollback: Option<PathBuf>,
     /// Explain a code and exit; `all` explains every code.
     #[arg(long, value_name = "CODE")]
     explain: Option<String>,
@@ -128,19 +136,56 @@ impl Args {
         let Some(path) = &self.volume else {
             return ExitBits::USAGE;
         };
+        if let Some(log) = &self.rollback {
+            return self.roll_back(path, log, out, err);
+        }
         let opened = self.open(path);
         match opened.and_then(|volume| self.check(path, &volume)) {
             Ok(report) => self.print(&report, out, err),
-            Err(error) => {
-                let message = error.to_string();
-                let line = if message.contains(&path.display().to_string()) {
-                    format!("fsck.cowfs: {message}")
-                } else {
-                    format!("fsck.cowfs: {}: {message}", path.display())
-                };
-                let _ = writeln!(err, "{line}");
-                ExitBits::OPERATIONAL
-            }
+            Err(error) => failed(path, &error, err),
+        }
+    }
+
+    fn roll_back(
+        &self,
+        path: &Path,
+        log: &Path,
+        out: &mut dyn Write,
+        err: &mut dyn Write,
+    ) -> ExitBits {
+        let done = match undo::roll_back(path, log, self.no) {
+            Ok(done) => done,
+            Err(error) => return failed(path, &error, err),
+        };
+        let name = path.display().to_string();
+        // Nobody listening is no failure.
+        let _ = if self.json {
+            let report = serde_json::json!({
+                "schema": 1,
+                "program": "fsck.cowfs",
+                "volume": name,
+                "rollback": log.display().to_string(),
+                "saved_bytes": done.saved,
+                "restored_bytes": done.restored,
+                "written": !self.no && done.restored > 0,
+            });
+            writeln!(out, "{report:#}")
+        } else if self.quiet {
+            Ok(())
+        } else if done.restored == 0 {
+            writeln!(out, "{name}: is as it was before already")
+        } else {
+            let did = if self.no { "would put" } else { "put" };
+            writeln!(
+                out,
+                "{name}: {did} back {} bytes of {}",
+                done.restored, done.saved
+            )
+        };
+        if self.no || done.restored == 0 {
+            ExitBits::CLEAN
+        } else {
+            ExitBits::CORRECTED
         }
     }
 
@@ -265,6 +310,18 @@ impl Args {
         }
         writeln!(out, "{}: {}", report.volume, words.join(", "))
     }
+}
+
+/// Tells why nothing could be done.
+fn failed(path: &Path, error: &Error, err: &mut dyn Write) -> ExitBits {
+    let message = error.to_string();
+    let line = if message.contains(&path.display().to_string()) {
+        format!("fsck.cowfs: {message}")
+    } else {
+        format!("fsck.cowfs: {}: {message}", path.display())
+    };
+    let _ = writeln!(err, "{line}");
+    ExitBits::OPERATIONAL
 }
 
 /// Tells of a usable backup where the superblock is of no use.

@@ -213,6 +213,12 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
 
+    /// Save what is written over in FILE first; fsck.cowfs --rollback FILE puts it back
+    ///
+    /// Nothing is discarded then. The size of an image file is not saved: give it its size before.
+    #[arg(long, value_name = "FILE", conflicts_with = "size")]
+    pub(crate) undo: Option<PathBuf>,
+
     /// Print the plan as it would be carried out, and write nothing
     ///
     /// With --size auto the size is an estimate then.

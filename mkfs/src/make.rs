@@ -4,12 +4,12 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use cowfs_format::device::{Device, FileDevice};
+use cowfs_format::device::{Device, DeviceMut, FileDevice};
 use cowfs_format::error::Error;
 use cowfs_format::toolkit::alone::alone;
-use cowfs_format::toolkit::open;
 use cowfs_format::toolkit::progress::{Progress, Sink};
 use cowfs_format::toolkit::size::show_size;
+use cowfs_format::toolkit::{open, undo};
 use cowfs_format::volume::Volume;
 
 use crate::cli::{Args, WantedSize};
@@ -78,6 +78,10 @@ pub(crate) fn make(args: &Args, epoch: Option<&str>, err: &mut dyn Write) -> Res
         }
     };
     claim(args, &device, &name, err)?;
+    let device: Box<dyn DeviceMut> = match &args.undo {
+        None => Box::new(device),
+        Some(path) => Box::new(undo::recording(device, path)?),
+    };
     let Some(source) = source else {
         crate::execute(&device, &plan).with_context(|| name.clone())?;
         return Ok(Report::new(&plan, &name, true));
@@ -88,7 +92,7 @@ pub(crate) fn make(args: &Args, epoch: Option<&str>, err: &mut dyn Write) -> Res
 /// Fills a device, and tells what was made.
 fn fill(
     args: &Args,
-    device: &FileDevice,
+    device: &dyn DeviceMut,
     plan: &mut Plan,
     source: Source,
     rules: &Rules,

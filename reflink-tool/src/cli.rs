@@ -61,6 +61,9 @@ pub(crate) struct CloneArgs {
     /// Print nothing when all is well
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Save what is written over in FILE first; `fsck.cowfs --rollback FILE` puts it back
+    #[arg(long, value_name = "FILE")]
+    pub(crate) undo: Option<PathBuf>,
     /// The volume: an image file or block device that is not mounted
     pub(crate) volume: PathBuf,
     /// The file to clone, inside the volume

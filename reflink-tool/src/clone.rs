@@ -9,8 +9,8 @@ use cowfs_format::layout::FileType;
 use cowfs_format::ops;
 use cowfs_format::read::inode;
 use cowfs_format::toolkit::alone::alone;
-use cowfs_format::toolkit::open;
 use cowfs_format::toolkit::size::show_size;
+use cowfs_format::toolkit::{open, undo};
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::path::{self, Parent};
 use serde::Serialize;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &CloneArgs, out: &mut dyn Write, err: &mut dyn Write) ->
         let device = OverlayDevice::new(open::read_only(&args.volume)?);
         clone(Volume::open(device).context(name)?, args, err)?
     } else {
-        let device = open::writable(&args.volume)?;
+        let device = undo::writable(&args.volume, args.undo.as_deref())?;
         clone(Volume::open(device).context(name)?, args, err)?
     };
     if args.json {

@@ -8,8 +8,8 @@ use clap::Args;
 use cowfs_format::device::{DeviceMut, OverlayDevice};
 use cowfs_format::ops::CloneOptions;
 use cowfs_format::toolkit::alone::alone;
-use cowfs_format::toolkit::open;
 use cowfs_format::toolkit::report::PathText;
+use cowfs_format::toolkit::{open, undo};
 use cowfs_format::txn::Timestamp;
 use cowfs_format::volume::Volume;
 use serde::Serialize;
@@ -26,6 +26,9 @@ pub(crate) struct Common {
     /// Print nothing when all is well
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Save what is written over in FILE first; `fsck.cowfs --rollback FILE` puts it back
+    #[arg(long, value_name = "FILE")]
+    pub(crate) undo: Option<PathBuf>,
     /// The volume: an image file or block device that is not mounted
     pub(crate) volume: PathBuf,
 }
@@ -46,7 +49,7 @@ impl Common {
         let device: Box<dyn DeviceMut> = if self.dry_run {
             Box::new(OverlayDevice::new(open::read_only(&self.volume)?))
         } else {
-            Box::new(open::writable(&self.volume)?)
+            undo::writable(&self.volume, self.undo.as_deref())?
         };
         let name = self.volume.display().to_string();
         let mut volume = Volume::open(device).context(name)?;

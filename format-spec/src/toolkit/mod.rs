@@ -11,3 +11,4 @@ pub mod open;
 pub mod progress;
 pub mod report;
 pub mod size;
+pub mod undo;

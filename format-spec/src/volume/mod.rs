@@ -12,7 +12,7 @@ pub mod watch;
 use std::collections::BTreeMap;
 
 use crate::block::{BlockBuf, BlockSource, View, VolumeInfo};
-use crate::device::Device;
+use crate::device::{Device, Identity};
 use crate::error::{Error, Result};
 use crate::layout::{SUPER_BLOCK_BLKNO, SUPER_BLOCK_SIGNATURE};
 use crate::read::journal::{self, Journal};
@@ -211,6 +211,16 @@ impl<D: Device> BlockSource for Volume<D> {
         let bytes = crate::units::index(count.saturating_mul(geo.block_bytes() as u64));
         self.device.release(geo.byte_of(first), bytes);
     }
+}
+
+/// Which volume is on a device, when its superblock can be read.
+pub fn identity(device: &impl Device) -> Option<Identity> {
+    let info = probe(device).ok()?;
+    Some(Identity {
+        uuid: info.uuid,
+        generation: info.fs_generation.0,
+        at: info.geo.byte_of(info.superblock),
+    })
 }
 
 /// Finds the superblock of a device.

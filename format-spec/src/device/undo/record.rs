@@ -127,9 +127,12 @@ impl State {
         let mut run: Vec<u8> = Vec::new();
         let mut start = 0;
         for (offset, new) in changed {
-            if start + run.len() as u64 != offset || run.len() >= RUN {
+            let follows = start + run.len() as u64 == offset;
+            if !run.is_empty() && (!follows || run.len() >= RUN) {
                 base.write_at(start, &run)?;
                 run.clear();
+            }
+            if run.is_empty() {
                 start = offset;
             }
             run.extend_from_slice(new);

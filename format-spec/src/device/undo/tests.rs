@@ -25,7 +25,13 @@ fn writes() -> impl Strategy<Value = Vec<Write>> {
 
 fn original() -> Vec<u8> {
     // Some units are all zeros.
-    let byte = |i: u32| if i / 4096 % 3 == 0 { 0 } else { (i / 7).to_le_bytes()[0] };
+    let byte = |i: u32| {
+        if i / 4096 % 3 == 0 {
+            0
+        } else {
+            (i / 7).to_le_bytes()[0]
+        }
+    };
     (0..70_000u32).map(byte).collect()
 }
 
@@ -109,9 +115,16 @@ fn reads_see_what_waits() {
 fn what_was_changed_since_is_not_destroyed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("undo");
-    let writes = [(100, 5000, 1, true), (100, 10, 2, true), (60_000, 9000, 3, true)];
+    let writes = [
+        (100, 5000, 1, true),
+        (100, 10, 2, true),
+        (60_000, 9000, 3, true),
+    ];
     let (after, _, _) = write_under(&path, &writes, u64::MAX);
-    assert!(UndoLog::create(&path, VOLUME, 1).is_err(), "an older log is kept");
+    assert!(
+        UndoLog::create(&path, VOLUME, 1).is_err(),
+        "an older log is kept"
+    );
     let undo = Undo::open(&path).unwrap();
     let refused = |bytes: &[u8], found: Option<Identity>| {
         let device = MemDevice::new(bytes.to_vec());
@@ -119,8 +132,14 @@ fn what_was_changed_since_is_not_destroyed() {
         assert!(device.snapshot() == bytes);
         said
     };
-    assert!(undo.check(&MemDevice::new(after.clone()), Some(VOLUME)).is_ok());
-    let other = Identity { uuid: [8; 16], ..VOLUME };
+    assert!(
+        undo.check(&MemDevice::new(after.clone()), Some(VOLUME))
+            .is_ok()
+    );
+    let other = Identity {
+        uuid: [8; 16],
+        ..VOLUME
+    };
     assert!(refused(&after, Some(other)).contains("this is 0808"));
     assert!(refused(&after, None).contains("here is none"));
     assert!(refused(&after[1..], Some(VOLUME)).contains("of a device of 70000 bytes"));
@@ -129,7 +148,10 @@ fn what_was_changed_since_is_not_destroyed() {
     for (at, byte) in [(50, 99), (300, 77), (105, 1), (69_500, 0)] {
         let mut bytes = after.clone();
         bytes[at] = byte;
-        assert!(refused(&bytes, Some(VOLUME)).contains("was changed after"), "{at}");
+        assert!(
+            refused(&bytes, Some(VOLUME)).contains("was changed after"),
+            "{at}"
+        );
     }
     // Elsewhere nothing is known, and nothing touched.
     let mut bytes = after;
@@ -141,7 +163,11 @@ fn what_was_changed_since_is_not_destroyed() {
 fn a_log_that_is_not_whole_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("undo");
-    write_under(&path, &[(5000, 9000, 1, true), (9000, 10, 2, true)], u64::MAX);
+    write_under(
+        &path,
+        &[(5000, 9000, 1, true), (9000, 10, 2, true)],
+        u64::MAX,
+    );
     let whole = std::fs::read(&path).unwrap();
     let open = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
