@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use anyhow::Result;
-use cowfs_format::ops::delta::{self, Relation};
+use cowfs_format::ops::delta;
 use cowfs_format::read::inode;
-use cowfs_format::toolkit::size::show_size;
+use cowfs_format::toolkit::sharing::{Range, Totals};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -36,48 +36,17 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             block by block. A range where neither has data is a hole; where one has none, or has \
             ended, it is only_a or only_b.",
     needs: Needs::Volume,
-    says: |generator| schema::rows::<Range>(generator, "ranges", schema::of::<Sums>),
+    says: |generator| schema::rows::<Line>(generator, "ranges", schema::of::<Sums>),
     run: delta,
 }];
 
 /// A range of bytes at the same place in both files.
 #[derive(JsonSchema, Serialize)]
-struct Range {
-    offset: u64,
-    bytes: u64,
-    relation: &'static str,
-    /// Where the first file has it.
-    block_a: Option<u64>,
-    /// Where the second file has it.
-    block_b: Option<u64>,
+struct Line {
+    #[serde(flatten)]
+    range: Range,
     #[serde(skip)]
     first: bool,
-}
-
-/// Bytes of each relation.
-#[derive(Default, JsonSchema, Serialize)]
-struct Totals {
-    shared_bytes: u64,
-    hole_bytes: u64,
-    apart_bytes: u64,
-    equal_bytes: u64,
-    different_bytes: u64,
-    only_a_bytes: u64,
-    only_b_bytes: u64,
-}
-
-impl Totals {
-    const fn of(&mut self, relation: Relation) -> &mut u64 {
-        match relation {
-            Relation::Shared => &mut self.shared_bytes,
-            Relation::Hole => &mut self.hole_bytes,
-            Relation::Apart => &mut self.apart_bytes,
-            Relation::Equal => &mut self.equal_bytes,
-            Relation::Different => &mut self.different_bytes,
-            Relation::OnlyA => &mut self.only_a_bytes,
-            Relation::OnlyB => &mut self.only_b_bytes,
-        }
-    }
 }
 
 /// The end of the report.
@@ -95,16 +64,12 @@ fn delta(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> 
     let mut written = Ok(());
     let mut first = true;
     delta::compare(view, &a, &b, args.has('c'), |range| {
-        *totals.of(range.relation) += range.bytes;
+        totals.add(&range);
         if args.has('s') {
             return ControlFlow::Continue(());
         }
-        written = rows.row(&Range {
-            offset: range.offset,
-            bytes: range.bytes,
-            relation: range.relation.name(),
-            block_a: range.block_a.map(|blkno| blkno.0),
-            block_b: range.block_b.map(|blkno| blkno.0),
+        written = rows.row(&Line {
+            range: Range::of(&range),
             first: std::mem::take(&mut first),
         });
         match written {
@@ -116,41 +81,17 @@ fn delta(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> 
     Ok(Some(Box::new(Sums { totals })))
 }
 
-impl Text for Range {
+impl Text for Line {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
         if self.first {
-            writeln!(
-                page,
-                "{:>14} {:>14} {:>12} {:>12}  Relation",
-                "Offset", "Bytes", "Block of A", "Block of B"
-            )?;
+            writeln!(page, "{}", Range::head())?;
         }
-        let block = |blkno: Option<u64>| blkno.map_or("-".to_owned(), |blkno| blkno.to_string());
-        writeln!(
-            page,
-            "{:>14} {:>14} {:>12} {:>12}  {}",
-            self.offset,
-            self.bytes,
-            block(self.block_a),
-            block(self.block_b),
-            self.relation
-        )
+        writeln!(page, "{}", self.range.columns())
     }
 }
 
 impl Text for Sums {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        let mut totals = Totals { ..self.totals };
-        let mut parts = Vec::new();
-        for relation in Relation::ALL {
-            let bytes = *totals.of(relation);
-            if bytes > 0 {
-                parts.push(format!("{} {}", relation.name(), show_size(bytes)));
-            }
-        }
-        if parts.is_empty() {
-            parts.push("both files are empty".to_owned());
-        }
-        writeln!(page, "{}", parts.join(", "))
+        writeln!(page, "{}", self.totals.line())
     }
 }

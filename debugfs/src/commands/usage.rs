@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use anyhow::Result;
-use cowfs_format::ops::usage::{self, Account, Usage};
+use cowfs_format::ops::usage::{self, Account};
 use cowfs_format::read::inode;
-use cowfs_format::toolkit::size::show_size;
+use cowfs_format::toolkit::sharing::{Sizes, size};
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::system::{self, SystemFile};
 use schemars::JsonSchema;
@@ -50,22 +50,11 @@ struct Line {
     directory: bool,
     #[serde(flatten)]
     sizes: Sizes,
+    #[serde(skip)]
+    exact: bool,
     /// Whether the text begins with the names of the columns.
     #[serde(skip)]
     first: bool,
-}
-
-/// Sizes in bytes.
-#[derive(Clone, Copy, JsonSchema, Serialize)]
-struct Sizes {
-    inodes: u64,
-    apparent_bytes: u64,
-    allocated_bytes: u64,
-    exclusive_bytes: u64,
-    shared_bytes: u64,
-    metadata_bytes: u64,
-    #[serde(skip)]
-    exact: bool,
 }
 
 /// What belongs to no file, and the sum over the volume.
@@ -77,6 +66,8 @@ struct Volume {
     used_bytes: u64,
     /// What of it nothing here accounts for.
     unaccounted_bytes: i64,
+    #[serde(skip)]
+    exact: bool,
 }
 
 /// An area that belongs to no file.
@@ -84,30 +75,6 @@ struct Volume {
 struct Fixed {
     name: &'static str,
     bytes: u64,
-    #[serde(skip)]
-    exact: bool,
-}
-
-/// Turns counts into bytes.
-#[derive(Clone, Copy)]
-struct Scale {
-    cluster_bits: u32,
-    block_bits: u32,
-    exact: bool,
-}
-
-impl Scale {
-    const fn sizes(self, usage: Usage) -> Sizes {
-        Sizes {
-            inodes: usage.inodes,
-            apparent_bytes: usage.apparent_bytes,
-            allocated_bytes: usage.allocated << self.cluster_bits,
-            exclusive_bytes: usage.exclusive << self.cluster_bits,
-            shared_bytes: usage.shared << self.cluster_bits,
-            metadata_bytes: usage.metadata_blocks << self.block_bits,
-            exact: self.exact,
-        }
-    }
 }
 
 fn du(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
@@ -124,11 +91,7 @@ fn du(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     let starts = starts?;
     let (files, below) = (args.has('a'), args.has('a') || args.has('r'));
     let geo = *session.view()?.geo();
-    let scale = Scale {
-        cluster_bits: geo.cluster_bits(),
-        block_bits: geo.block_bits(),
-        exact: args.has('b'),
-    };
+    let exact = args.has('b');
     session.scanner()?;
     let (scanner, view, mut rows) = session.rows("entries")?;
     let mut all = Account::default();
@@ -153,7 +116,8 @@ fn du(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
                 path: PathNamed::new(joined(&path, &line.node.path)),
                 inode: line.node.blkno.0,
                 directory: line.directory,
-                sizes: scale.sizes(line.usage),
+                sizes: Sizes::of(line.usage, &geo),
+                exact,
                 first: std::mem::take(&mut first),
             });
             match written {
@@ -172,8 +136,7 @@ fn du(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     let mut usage = all.usage();
     let area = |name, clusters: u64| Fixed {
         name,
-        bytes: clusters << scale.cluster_bits,
-        exact: scale.exact,
+        bytes: clusters << geo.cluster_bits(),
     };
     let areas = vec![
         area("superblock", fixed.superblock),
@@ -186,9 +149,10 @@ fn du(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
     let missed = used.cast_signed() - (usage.exclusive + usage.shared).cast_signed();
     Ok(Some(Box::new(Volume {
         fixed: areas,
-        total: scale.sizes(usage),
-        used_bytes: used << scale.cluster_bits,
-        unaccounted_bytes: missed.saturating_mul(1 << scale.cluster_bits),
+        total: Sizes::of(usage, &geo),
+        used_bytes: used << geo.cluster_bits(),
+        unaccounted_bytes: missed.saturating_mul(1 << geo.cluster_bits()),
+        exact,
     })))
 }
 
@@ -198,38 +162,12 @@ fn joined(start: &[u8], below: &[u8]) -> Vec<u8> {
     [start, if slash { b"/" } else { b"" }, below].concat()
 }
 
-fn size(bytes: u64, exact: bool) -> String {
-    if exact {
-        bytes.to_string()
-    } else {
-        show_size(bytes)
-    }
-}
-
-impl Sizes {
-    fn columns(&self) -> String {
-        [
-            self.apparent_bytes,
-            self.allocated_bytes,
-            self.exclusive_bytes,
-            self.shared_bytes,
-            self.metadata_bytes,
-        ]
-        .map(|bytes| format!("{:>12}", size(bytes, self.exact)))
-        .join(" ")
-    }
-}
-
 impl Text for Line {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
         if self.first {
-            writeln!(
-                page,
-                "{:>12} {:>12} {:>12} {:>12} {:>12}  Path",
-                "Apparent", "Allocated", "Exclusive", "Shared", "Metadata"
-            )?;
+            writeln!(page, "{}  Path", Sizes::head())?;
         }
-        write!(page, "{}  ", self.sizes.columns())?;
+        write!(page, "{}  ", self.sizes.columns(self.exact))?;
         page.name(self.path.text())?;
         writeln!(page)
     }
@@ -237,18 +175,18 @@ impl Text for Line {
 
 impl Text for Volume {
     fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        for Fixed { name, bytes, exact } in &self.fixed {
-            let bytes = size(*bytes, *exact);
+        for Fixed { name, bytes } in &self.fixed {
+            let bytes = size(*bytes, self.exact);
             let blank = "";
             writeln!(
                 page,
                 "{blank:>12} {bytes:>12} {bytes:>12} {blank:>12} {blank:>12}  ({name})"
             )?;
         }
-        writeln!(page, "{}  total", self.total.columns())?;
+        writeln!(page, "{}  total", self.total.columns(self.exact))?;
         if self.unaccounted_bytes != 0 {
-            let used = size(self.used_bytes, self.total.exact);
-            let missed = size(self.unaccounted_bytes.unsigned_abs(), self.total.exact);
+            let used = size(self.used_bytes, self.exact);
+            let missed = size(self.unaccounted_bytes.unsigned_abs(), self.exact);
             let than = if self.unaccounted_bytes > 0 {
                 "more"
             } else {

@@ -37,6 +37,23 @@ pub fn clone_file(
     let old = inode::read(txn.view(), source)?;
     super::require_plain_file(&old, source, "cloned")?;
     super::require_mutable(&old, source)?;
+    drop(old);
+    txn.require_new_name(parent, name)?;
+    let target = clone_inode(txn, source, options)?;
+    txn.add_name(parent, name, target, FileType::Regular, options.now)?;
+    Ok(target)
+}
+
+/// Clones a regular file, whether it may be changed or not, to an inode that has no name yet.
+///
+/// # Errors
+/// As [`clone_file`].
+pub(super) fn clone_inode(
+    txn: &mut Txn<'_>,
+    source: BlockNo,
+    options: &CloneOptions,
+) -> Result<BlockNo> {
+    let old = inode::read(txn.view(), source)?;
     let head: Dinode = *old;
     let inline = old.inline_data().map(<[u8]>::to_vec);
     drop(old);
@@ -46,9 +63,7 @@ pub fn clone_file(
             why: why.to_owned(),
         });
     }
-    txn.require_new_name(parent, name)?;
-    let attributes = attributes(&head, options);
-    let target = txn.new_inode(&attributes)?;
+    let target = txn.new_inode(&attributes(&head, options))?;
     if options.preserve {
         super::xattr::copy(txn, source, target)?;
     }
@@ -61,11 +76,11 @@ pub fn clone_file(
     if options.preserve {
         inode.i_attr = head.i_attr;
     }
-    txn.add_name(parent, name, target, FileType::Regular, options.now)?;
     Ok(target)
 }
 
-fn attributes(old: &Dinode, options: &CloneOptions) -> NewInode {
+/// What the clone of an inode is made with.
+pub(super) fn attributes(old: &Dinode, options: &CloneOptions) -> NewInode {
     let now = options.now;
     if !options.preserve {
         return NewInode::at(now, old.i_mode.get() & 0o170_777, options.uid, options.gid);

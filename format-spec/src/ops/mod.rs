@@ -3,6 +3,7 @@
 
 mod attributes;
 mod clone;
+mod clone_tree;
 pub mod compare;
 mod cow;
 pub mod dedupe;
@@ -12,7 +13,9 @@ mod import;
 pub mod manifest;
 pub mod map;
 mod names;
+mod own;
 mod release;
+mod remove_tree;
 mod resize;
 pub mod usage;
 mod write;
@@ -20,9 +23,12 @@ mod xattr;
 
 pub use attributes::{Change, change};
 pub use clone::{CloneOptions, clone_file};
+pub use clone_tree::{CloneTree, Existing, Marks, TreeCloned, TreeOptions, lies_in};
 pub use cow::unshare;
 pub use import::{Contents, HostFile, import, import_file};
 pub use names::{link, make_node, rename, rmdir, symlink, unlink};
+pub use own::{Thaw, freeze, make_own};
+pub use remove_tree::RemoveTree;
 pub use resize::{fallocate, punch, truncate};
 pub use write::{Overwritten, overwrite};
 pub use xattr::{remove_xattr, set_xattr, set_xattrs};
@@ -41,11 +47,14 @@ fn require_plain_file(inode: &Dinode, blkno: BlockNo, verb: &str) -> Result<()> 
     Err(Error::Input { what })
 }
 
+/// `i_attr`: the file may not be changed.
+const FROZEN_FILE: u32 = 0x10;
+/// `i_attr`: the file may only be appended to.
+const APPEND_ONLY: u32 = 0x20;
+
 /// An error when an inode is marked as one that may not be changed.
 fn require_mutable(inode: &Dinode, blkno: BlockNo) -> Result<()> {
-    /// `i_attr`: the file may not be changed, or only be appended to.
-    const FROZEN: u32 = 0x10 | 0x20;
-    if inode.i_attr.get() & FROZEN == 0 {
+    if inode.i_attr.get() & (FROZEN_FILE | APPEND_ONLY) == 0 {
         return Ok(());
     }
     let what = format!(

@@ -148,45 +148,52 @@ pub fn symlink(
     attributes: &NewInode,
 ) -> Result<BlockNo> {
     txn.require_new_name(parent, name)?;
-    let geo = txn.info().geo;
     if target.is_empty() || target.contains(&0) || target.len() >= 4096 {
         return Err(no(name, "a target has 1 to 4095 bytes, and no NUL"));
     }
     let blkno = txn.new_inode(attributes)?;
+    put_target(txn, blkno, target)?;
+    txn.add_name(parent, name, blkno, FileType::Symlink, attributes.ctime)?;
+    Ok(blkno)
+}
+
+/// Gives a new symbolic link its target, which has 1 to 4095 bytes.
+///
+/// # Errors
+/// The volume is full, or a block cannot be used.
+pub(super) fn put_target(txn: &mut Txn<'_>, blkno: BlockNo, target: &[u8]) -> Result<()> {
+    let geo = txn.info().geo;
     let mut dinode = txn.edit::<Dinode>(blkno)?;
-    let body = &mut dinode.bytes_mut()[DINODE_HEAD..];
+    let end = dinode.body_end();
+    let body = &mut dinode.bytes_mut()[DINODE_HEAD..end];
     // A NUL behind the target stands in the inode, too.
-    let fast = target.len() < body.len();
-    if fast {
+    if target.len() < body.len() {
         body.fill(0);
         body[..target.len()].copy_from_slice(target);
         dinode.i_size = (target.len() as u64).into();
+        return Ok(());
     }
-    if !fast {
-        txn.make_extent_list(blkno)?;
-        let clusters = low32(geo.clusters_for(target.len() as u64 + 1));
-        let Some(cluster) = txn.alloc_contiguous(clusters)? else {
-            return Err(Error::NoSpace {
-                needed: clusters.into(),
-                unit: "clusters",
-            });
-        };
-        let room = u64::from(clusters) << geo.cluster_bits();
-        txn.write_data(cluster, 0, target)?;
-        txn.zero_data(cluster, target.len() as u64, room - target.len() as u64)?;
-        let extent = Extent {
-            cpos: 0,
-            clusters,
-            blkno: geo.first_block(cluster),
-            flags: ExtentFlags::empty(),
-        };
-        let root = txn.data_root(blkno)?;
-        txn.splice(&root, 0, clusters, &[extent])?;
-        txn.edit::<Dinode>(blkno)?.i_size = (target.len() as u64).into();
-        txn.charge_clusters(blkno, clusters.into())?;
-    }
-    txn.add_name(parent, name, blkno, FileType::Symlink, attributes.ctime)?;
-    Ok(blkno)
+    txn.make_extent_list(blkno)?;
+    let clusters = low32(geo.clusters_for(target.len() as u64 + 1));
+    let Some(cluster) = txn.alloc_contiguous(clusters)? else {
+        return Err(Error::NoSpace {
+            needed: clusters.into(),
+            unit: "clusters",
+        });
+    };
+    let room = u64::from(clusters) << geo.cluster_bits();
+    txn.write_data(cluster, 0, target)?;
+    txn.zero_data(cluster, target.len() as u64, room - target.len() as u64)?;
+    let extent = Extent {
+        cpos: 0,
+        clusters,
+        blkno: geo.first_block(cluster),
+        flags: ExtentFlags::empty(),
+    };
+    let root = txn.data_root(blkno)?;
+    txn.splice(&root, 0, clusters, &[extent])?;
+    txn.edit::<Dinode>(blkno)?.i_size = (target.len() as u64).into();
+    txn.charge_clusters(blkno, clusters.into())
 }
 
 /// Makes an inode without contents under a name: an empty file, a device (with its number), a FIFO

@@ -10,5 +10,6 @@ pub mod exit;
 pub mod open;
 pub mod progress;
 pub mod report;
+pub mod sharing;
 pub mod size;
 pub mod undo;

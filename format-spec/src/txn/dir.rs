@@ -11,6 +11,7 @@ use crate::layout::{
 };
 use crate::read::dir::{self, entries};
 use crate::read::extent::Extent;
+use crate::txn::inode::make_inline;
 use crate::txn::{NewInode, Raw, Timestamp, Txn};
 use crate::units::{BlockNo, low16, low32};
 
@@ -82,6 +83,16 @@ impl Txn<'_> {
     ) -> Result<BlockNo> {
         self.require_new_name(parent, name)?;
         let inode = self.new_inode(new)?;
+        self.open_directory(inode, parent)?;
+        self.enter_directory(parent, name, inode, new.ctime)?;
+        Ok(inode)
+    }
+
+    /// Gives the inode of a new directory its own two names.
+    ///
+    /// # Errors
+    /// The volume is full, or a block cannot be used.
+    pub(crate) fn open_directory(&mut self, inode: BlockNo, parent: BlockNo) -> Result<()> {
         let dot = NewEntry {
             inode,
             file_type: FileType::Directory.dirent(),
@@ -94,7 +105,8 @@ impl Txn<'_> {
         };
         if self.info.has(Incompat::INLINE_DATA) {
             let mut dinode = self.edit::<Dinode>(inode)?;
-            let end = dinode.bytes().len();
+            make_inline(&mut dinode);
+            let end = dinode.body_end();
             let area = &mut dinode.bytes_mut()[DINODE_HEAD + size_of::<InlineData>()..end];
             let room = area.len();
             write_entry(area, 0, 16, &dot);
@@ -108,11 +120,25 @@ impl Txn<'_> {
             }
         }
         self.edit::<Dinode>(inode)?.set_links(2);
-        self.add_name(parent, name, inode, FileType::Directory, new.ctime)?;
+        Ok(())
+    }
+
+    /// Puts a new directory under a name, which counts as a link of its parent.
+    ///
+    /// # Errors
+    /// The volume is full, or a block cannot be used.
+    pub(crate) fn enter_directory(
+        &mut self,
+        parent: BlockNo,
+        name: &[u8],
+        inode: BlockNo,
+        now: Timestamp,
+    ) -> Result<()> {
+        self.add_name(parent, name, inode, FileType::Directory, now)?;
         let mut dinode = self.edit::<Dinode>(parent)?;
         let links = dinode.links() + 1;
         dinode.set_links(links);
-        Ok(inode)
+        Ok(())
     }
 
     /// An error unless a name can be made in a directory: it must not have it yet.

@@ -199,7 +199,7 @@ fn make_extent_list(inode: &mut Edit<'_, Dinode>) {
 }
 
 /// Makes the inode's body an empty room for data.
-fn make_inline(inode: &mut Edit<'_, Dinode>) {
+pub(super) fn make_inline(inode: &mut Edit<'_, Dinode>) {
     let features = inode.dyn_features() | DynFeatures::INLINE_DATA;
     inode.i_dyn_features = features.bits().into();
     let end = inode.body_end();
