@@ -166,10 +166,10 @@ fn a_refused_clone_changes_nothing() {
     let long = [b"/", &[b'x'; 256][..]].concat();
     for (options, source, target, says) in [
         ("", &b"/absent"[..], &b"/x"[..], "no such file"),
-        ("", &source, &source, "exists"),
+        ("", &source, &source, "same file"),
         ("", &source, b"/absent/x", "no such file"),
-        ("", b"/", b"/x", "only regular files"),
-        ("", b"//global_bitmap", b"/x", "only regular files"),
+        ("", b"/", b"/x", "into itself"),
+        ("", b"//global_bitmap", b"/x", "only files of users"),
         ("", b"<2>", b"/x", ""),
         ("", b"<99999999999>", b"/x", "outside of the volume"),
         ("", &source, &long, "255"),
@@ -289,7 +289,7 @@ fn the_result_is_told_as_json() {
         (&value["schema"], &value["size_bytes"]),
         (&1.into(), &file.size.into())
     );
-    assert_eq!(value["source_inode"], file.inode);
+    assert_eq!(value["clones"][0]["source_inode"], file.inode);
     let (code, out, _) = clone(image.path(), "--json", &source, b"/x");
     assert_eq!(code, 1);
     let value: serde_json::Value = serde_json::from_str(&out).unwrap();

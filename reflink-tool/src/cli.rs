@@ -6,21 +6,30 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::clone::CloneArgs;
 use crate::dedupe::DedupeArgs;
-use crate::{clone, dedupe, demo};
+use crate::snap::{RestoreArgs, SnapArgs};
+use crate::unshare::UnshareArgs;
+use crate::usage::{DeltaArgs, DuArgs};
+use crate::vm::VmVerb;
+use crate::{clone, dedupe, demo, snap, unshare, usage};
 
-/// Clone files copy-on-write on a volume that nobody has mounted
+/// Clone, keep and deduplicate files copy-on-write on a volume that nobody has mounted
 #[derive(Debug, Parser)]
 #[command(
     name = "reflink.cowfs",
     version,
-    long_about = "Clones files copy-on-write on an unmounted OCFS2 volume: the clone takes no space \
-        for its data until one of the two is written. Every change is one transaction through the \
-        volume's own journal: after a crash the volume is as before or as after, whoever opens it \
-        next.\n\n\
+    long_about = "Clones files and trees copy-on-write on an unmounted OCFS2 volume, keeps and restores \
+        snapshots of them, finds what is stored twice, and tells who shares what with whom. A clone \
+        takes no space for its data until one side is written. Every change is a transaction through \
+        the volume's own journal: after a crash the volume is as before or as after, whoever opens it \
+        next. What does not fit one transaction is done in several, each of which leaves a sound \
+        volume; the result says how many, and so does the message should a later one fail.\n\n\
+        -n is the dry run of every verb that writes: all of it is done, in memory only.\n\n\
         Paths are inside the volume: /path from its root directory, //name from its system \
         directory, <number> an inode by its block.\n\n\
-        Exit status: 0 done, 1 not done (one line on stderr says why, and the volume is as before)."
+        Exit status: 0 done, 1 not done (one line on stderr says why; the volume is as before, or as \
+        after the last whole transaction where the line says so)."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -29,7 +38,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Clone a file: both share all clusters until one is written
+    /// Clone files and trees: the clones share all clusters until one side is written
+    ///
+    /// Several sources go into a directory. The clone of a tree is one transaction where that fits
+    /// the journal; a larger one is made in steps, each of which leaves a sound volume, and the
+    /// result says so.
     Clone(CloneArgs),
     /// Keep once what files hold twice
     ///
@@ -39,37 +52,39 @@ enum Verb {
     /// The contents, times and quota of files stay as they are. Refcount trees are merged where that
     /// is needed. No file comes to map a cluster twice: what a file holds twice by itself stays.
     Dedupe(DedupeArgs),
+    /// Keep a file or tree as it is at this moment, read-only
+    ///
+    /// The snapshot shares all clusters with what it was taken of, and keeps owners, modes, times and
+    /// attributes. All that is in it is marked as immutable: a mounted volume refuses to change it
+    /// (chattr -i takes the mark away), and so do these programs.
+    Snap(SnapArgs),
+    /// Make a file or tree what a snapshot of it is
+    ///
+    /// The clone of the snapshot is made beside the target and takes its place in one transaction;
+    /// what stood there is removed. The snapshot stays.
+    Restore(RestoreArgs),
+    /// Give files copies of their own of all clusters that they share
+    ///
+    /// Data and large extended attributes are copied; then the files belong to no refcount tree any
+    /// more, and a tree that nobody belongs to is gone. Contents stay as they are.
+    Unshare(UnshareArgs),
+    /// Show the space that files and directories take, alone and shared
+    ///
+    /// Exclusive is what would become free if the path were removed; Shared, what others map too.
+    /// The columns are those of du of debugfs.cowfs.
+    Du(DuArgs),
+    /// Show which ranges of two files are shared, equal, different, or in one only
+    Delta(DeltaArgs),
+    /// Clone, keep and remove virtual machines of Oracle VM, on a repository volume
+    ///
+    /// Repositories of Oracle VM 2 (running_pool, seed_pool) and 3 (VirtualMachines, Templates,
+    /// VirtualDisks) are understood. Each verb is one transaction; only a removal that does not fit
+    /// one is made in steps. Configurations (vm.cfg) are read as literals, never executed, and
+    /// changed only where they must be.
+    #[command(subcommand)]
+    Vm(VmVerb),
     /// Show what copy-on-write does, on a volume made in a temporary directory
     Demo(DemoArgs),
-}
-
-/// Arguments of `clone`.
-#[derive(Debug, Args)]
-pub(crate) struct CloneArgs {
-    /// Keep owner, mode, times, attributes and extended attributes
-    ///
-    /// Without this the clone has the permission bits of the source, belongs to whoever runs the
-    /// program, is dated now, and has no extended attributes, as with `cp --reflink`.
-    #[arg(short, long)]
-    pub(crate) preserve: bool,
-    /// Do everything but write; say what would be done
-    #[arg(short = 'n', long)]
-    pub(crate) dry_run: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Print nothing when all is well
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Save what is written over in FILE first; `fsck.cowfs --rollback FILE` puts it back
-    #[arg(long, value_name = "FILE")]
-    pub(crate) undo: Option<PathBuf>,
-    /// The volume: an image file or block device that is not mounted
-    pub(crate) volume: PathBuf,
-    /// The file to clone, inside the volume
-    pub(crate) source: OsString,
-    /// The clone: a path that does not exist yet, or a directory to put it into
-    pub(crate) target: OsString,
 }
 
 /// Arguments of `demo`.
@@ -102,13 +117,20 @@ where
         }
     };
     let (json, done) = match &cli.verb {
-        Verb::Clone(args) => (args.json, clone::run(args, out, err)),
+        Verb::Clone(args) => (args.common.json, clone::run(args, out, err)),
         Verb::Dedupe(args) => (args.common.json, dedupe::run(args, out, err)),
+        Verb::Snap(args) => (args.common.json, snap::snap(args, out, err)),
+        Verb::Restore(args) => (args.common.json, snap::restore(args, out, err)),
+        Verb::Du(args) => (args.json, usage::du(args, out, err)),
+        Verb::Delta(args) => (args.json, usage::delta(args, out)),
+        Verb::Vm(verb) => (verb.json(), verb.run(out, err)),
+        Verb::Unshare(args) => (args.common.json, unshare::run(args, out, err)),
         Verb::Demo(args) => (false, demo::run(args, out)),
     };
     match done {
         Ok(()) => 0,
         Err(error) if is_broken_pipe(&error) => 0,
+        Err(error) if error.is::<Told>() => 1,
         Err(error) => {
             if json {
                 let report = serde_json::json!({ "schema": 1, "error": format!("{error:#}") });
@@ -119,6 +141,11 @@ where
         }
     }
 }
+
+/// The failure of a verb that has told why already.
+#[derive(Debug, thiserror::Error)]
+#[error("something could not be read")]
+pub(crate) struct Told;
 
 /// Nobody reads what is printed any more: no failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -2,23 +2,16 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::ops::ControlFlow;
-use std::os::unix::ffi::OsStrExt;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::Args;
-use cowfs_format::block::View;
-use cowfs_format::layout::FileType;
 use cowfs_format::ops::dedupe::{self, Deduped, Tick};
 use cowfs_format::toolkit::progress::{Progress, Sink};
 use cowfs_format::toolkit::size::{parse_size, show_size};
-use cowfs_format::units::BlockNo;
-use cowfs_format::volume::path;
 use cowfs_format::volume::scan::Scanner;
-use cowfs_format::volume::tree::{self, Event};
 use serde::Serialize;
 
-use crate::volume::{Common, shown};
+use crate::volume::{Common, files_below};
 
 /// Arguments of `dedupe`.
 #[derive(Debug, Args)]
@@ -64,7 +57,7 @@ pub(crate) fn run(args: &DedupeArgs, out: &mut dyn Write, err: &mut dyn Write) -
     let mut opened = args.common.open(err)?;
     let scanner = Scanner::new(args.threads)?;
     let volume = &mut opened.volume;
-    let inodes = files(&scanner, volume.view(), &args.paths)?;
+    let inodes = files_below(&scanner, volume.view(), &args.paths)?;
     let progress = Progress::start(Sink::for_terminal(args.common.quiet || args.common.json));
     let tick = |tick: Tick| match tick {
         Tick::Pass(pass, total) => progress.pass(pass, total),
@@ -137,35 +130,4 @@ pub(crate) fn run(args: &DedupeArgs, out: &mut dyn Write, err: &mut dyn Write) -
         }
         Ok(())
     })
-}
-
-/// The regular files at paths and below them, in the order of a walk.
-fn files(scanner: &Scanner, view: View<'_>, paths: &[OsString]) -> Result<Vec<BlockNo>> {
-    let mut found = Vec::new();
-    for given in paths {
-        let start = path::resolve(view, view.info().root, given.as_bytes())?;
-        let mut failed = None;
-        tree::walk(
-            scanner,
-            view,
-            start,
-            |_, inode| inode.file_type(),
-            |event| match event {
-                Event::Found(node, Some(FileType::Regular)) => {
-                    found.push(node.blkno);
-                    ControlFlow::Continue(())
-                }
-                Event::Failed(node, error) => {
-                    failed = Some((node.path, error));
-                    ControlFlow::Break(())
-                }
-                _ => ControlFlow::Continue(()),
-            },
-        );
-        if let Some((below, error)) = failed {
-            let place = [given.as_bytes(), b"/", &below].concat();
-            return Err(anyhow!(error).context(shown(&place)));
-        }
-    }
-    Ok(found)
 }

@@ -1,17 +1,27 @@
 //! What all verbs share: the volume, how it is opened, and how a result is told.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use cowfs_format::device::{DeviceMut, OverlayDevice};
+use cowfs_format::block::View;
+use cowfs_format::device::{Device, DeviceMut, OverlayDevice};
+use cowfs_format::layout::FileType;
 use cowfs_format::ops::CloneOptions;
+use cowfs_format::read::inode;
 use cowfs_format::toolkit::alone::alone;
 use cowfs_format::toolkit::report::PathText;
 use cowfs_format::toolkit::{open, undo};
-use cowfs_format::txn::Timestamp;
-use cowfs_format::volume::Volume;
+use cowfs_format::txn::{Timestamp, Txn};
+use cowfs_format::units::BlockNo;
+use cowfs_format::volume::scan::Scanner;
+use cowfs_format::volume::tree::{self, Event};
+use cowfs_format::volume::{Volume, path};
 use serde::Serialize;
 
 /// What every verb that writes takes.
@@ -75,6 +85,94 @@ impl Common {
     }
 }
 
+/// Opens the volume of a verb that only looks.
+pub(crate) fn look(volume: &Path) -> Result<Volume<Box<dyn Device>>> {
+    let name = volume.display().to_string();
+    Volume::open(open::read_only(volume)?).context(name)
+}
+
+/// Whether an inode is a directory.
+pub(crate) fn is_directory(view: View<'_>, blkno: BlockNo) -> Result<bool> {
+    Ok(inode::read(view, blkno)?.file_type() == Some(FileType::Directory))
+}
+
+/// The directory at a path, if there is one; as with cp, a link that leads to one stands for it.
+pub(crate) fn directory_at(view: View<'_>, given: &[u8]) -> Result<Option<BlockNo>> {
+    let slash: &[u8] = if given.ends_with(b"/") { b"" } else { b"/" };
+    let found = path::resolve(view, view.info().root, &[given, slash].concat()).ok();
+    match found {
+        Some(blkno) if is_directory(view, blkno)? => Ok(found),
+        _ => Ok(None),
+    }
+}
+
+/// What was written, and in how many transactions.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Steps {
+    pub(crate) transactions: u64,
+    /// Blocks that went through the journal.
+    journaled_blocks: u64,
+    /// New blocks of metadata.
+    new_blocks: u64,
+}
+
+impl Steps {
+    /// Says so when it was more than one.
+    pub(crate) fn tell(self, out: &mut dyn Write) -> std::io::Result<()> {
+        if self.transactions > 1 {
+            writeln!(
+                out,
+                "{} transactions, each of them whole",
+                self.transactions
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Blocks of the journal that one step of an operation may still need when it is asked to stop:
+/// leaves of two trees that are changed in place, and what leads to them.
+const RESERVE: usize = 300;
+
+/// Works in as many transactions as the journal asks for. `work` is told how much of the journal a
+/// transaction may fill, and says whether nothing is left.
+pub(crate) fn in_steps(
+    volume: &mut Writable,
+    mut work: impl FnMut(&mut Txn<'_>, usize) -> Result<bool>,
+) -> Result<Steps> {
+    let mut steps = Steps::default();
+    loop {
+        let done = {
+            let mut txn = volume.begin()?;
+            let room = txn.journal_room()?;
+            let most = room.saturating_sub(RESERVE).max(room / 2);
+            let ended = work(&mut txn, most).and_then(|ended| Ok((ended, txn.commit()?)));
+            ended.map(|(ended, committed)| {
+                steps.transactions += 1;
+                steps.journaled_blocks += committed.journaled as u64;
+                steps.new_blocks += committed.fresh as u64;
+                ended
+            })
+        };
+        match done {
+            Ok(true) => return Ok(steps),
+            Ok(false) => {}
+            Err(error) if steps.transactions > 0 => {
+                let n = steps.transactions;
+                let what = format!("stopped after {n} whole transactions, which stay");
+                return Err(error.context(what));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The last part of a path, unless that is no name.
+pub(crate) fn last_part(path: &[u8]) -> Option<&[u8]> {
+    let last = path.rsplit(|b| *b == b'/').find(|part| !part.is_empty());
+    last.filter(|name| !name.starts_with(b"<") && !matches!(*name, b"." | b".."))
+}
+
 /// A path as it is shown.
 pub(crate) fn shown(path: &[u8]) -> String {
     PathText(path.to_vec()).shown()
@@ -88,4 +186,41 @@ pub(crate) fn clone_options(preserve: bool) -> CloneOptions {
         gid: rustix::process::getgid().as_raw(),
         now: Timestamp::now(),
     }
+}
+
+/// The regular files at paths and below them, in the order of a walk, each once.
+pub(crate) fn files_below(
+    scanner: &Scanner,
+    view: View<'_>,
+    paths: &[OsString],
+) -> Result<Vec<BlockNo>> {
+    let (mut found, mut known) = (Vec::new(), HashSet::new());
+    for given in paths {
+        let start = path::resolve(view, view.info().root, given.as_bytes())?;
+        let mut failed = None;
+        tree::walk(
+            scanner,
+            view,
+            start,
+            |_, inode| inode.file_type(),
+            |event| match event {
+                Event::Found(node, Some(FileType::Regular)) => {
+                    if known.insert(node.blkno) {
+                        found.push(node.blkno);
+                    }
+                    ControlFlow::Continue(())
+                }
+                Event::Failed(node, error) => {
+                    failed = Some((node.path, error));
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            },
+        );
+        if let Some((below, error)) = failed {
+            let place = [given.as_bytes(), b"/", &below].concat();
+            return Err(anyhow!(error).context(shown(&place)));
+        }
+    }
+    Ok(found)
 }

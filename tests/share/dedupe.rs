@@ -1,13 +1,12 @@
 //! Deduplication.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use cowfs_format::device::{FaultDevice, MemDevice};
 use cowfs_format::layout::RoCompat;
 use cowfs_format::ops::dedupe;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::scan::Scanner;
-use cowfs_tests::manifest;
 use cowfs_tests::session::{Session as _, find, pattern, writable};
 use mkfs_cowfs::Options;
 use proptest::prelude::*;
@@ -16,7 +15,7 @@ use crate::rig::{Image, counted_right};
 
 const MIB: usize = 1 << 20;
 
-fn options(block_size: u32, cluster_size: u32) -> Options {
+pub(crate) fn options(block_size: u32, cluster_size: u32) -> Options {
     let mut options = Options {
         block_size: Some(block_size),
         cluster_size: Some(cluster_size),
@@ -37,7 +36,7 @@ fn bytes(windows: &[u64], end: (usize, u64)) -> Vec<u8> {
 }
 
 /// Two families of clones, each with a tree of its own, and a file that belongs to none.
-fn families(volume: &mut Volume<&MemDevice>) {
+pub(crate) fn families(volume: &mut Volume<&MemDevice>) {
     let a = bytes(&[1, 2], (50_000, 1));
     volume.write("a", &a).unwrap();
     volume.reflink("a", "a-clone").unwrap();
@@ -148,7 +147,7 @@ fn stored(files: &[Model], cluster: usize) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 40, ..ProptestConfig::default() })]
     #[test]
     fn as_little_is_stored_as_can_be(steps in prop::collection::vec(step(), 4..16), small in any::<bool>()) {
         let (block, cluster) = if small { (1024, 4096) } else { (4096, 8192) };
@@ -217,28 +216,7 @@ fn a_merge_stopped_at_any_write_is_before_or_after() {
         assert_eq!((done.merged_trees, done.transactions), (1, 1));
         Ok(())
     };
-    let whole = FaultDevice::stopping_at(MemDevice::new(before.clone()), u64::MAX);
-    share(&whole).unwrap();
-    let writes = whole.writes();
-    let after = Image::of(&whole.into_base().snapshot());
-    after.is_sound("after");
-    let trees = [image.manifest(), after.manifest()];
-    assert_ne!(trees[0], trees[1]);
-    let mut seen = BTreeSet::new();
-    for stop in 0..writes {
-        let device = FaultDevice::stopping_at(MemDevice::new(before.clone()), stop);
-        share(&device).unwrap_err();
-        let mut volume = Volume::open(MemDevice::new(device.into_base().snapshot())).unwrap();
-        let seen_through = manifest::of(volume.view());
-        let which = trees.iter().position(|tree| *tree == seen_through);
-        seen.insert(which.unwrap_or_else(|| panic!("write {stop}: neither before nor after")));
-        volume.recover().unwrap();
-        let left = Image::of(&volume.device().snapshot());
-        if stop % 3 == 0 {
-            left.is_sound(&format!("write {stop}"));
-        }
-    }
-    assert_eq!(seen.len(), 2, "{writes} writes");
+    crate::tree::stopped_anywhere(&before, &share);
 }
 
 /// More than one transaction's worth, in a journal of 4 MiB: whole steps, and the same result.

@@ -3,4 +3,8 @@
 #![allow(clippy::unwrap_used)] // A test may panic.
 
 mod dedupe;
+mod kernel;
 mod rig;
+mod snap;
+mod tree;
+mod vm;
