@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! bench [--runs N] [--dir DIR] [--json FILE] [TASK]...   measure; TASK is mkfs, put, clone, check,
-//!                                                        ncheck, icheck, du, manifest, out
+//!                                                        ncheck, icheck, du, manifest, out, fill,
+//!                                                        fill-large
 //! bench floor FILE BLOCKS STRIDE                         write scattered blocks, and nothing else
 //! ```
 //!
 //! `tests/bench/run` builds it and the tools, and runs it. It is no part of the suite: what it finds
 //! depends on the machine, and on what else the machine does.
 
+mod fill;
 mod measure;
 mod out;
 mod stage;
@@ -79,6 +81,10 @@ enum Task {
     Manifest,
     /// Take a tree of 150,000 files out
     Out,
+    /// Make a volume of 150,000 files, from a directory and from an archive
+    Fill,
+    /// Make a volume of one file of 8 GiB
+    FillLarge,
 }
 
 fn main() -> ExitCode {
@@ -169,12 +175,17 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
             outcomes.extend(tasks::check(stage, runs, populated)?);
         }
     }
+    if wanted(Task::FillLarge) {
+        eprintln!("fill-large");
+        outcomes.push(fill::large(stage, runs)?);
+    }
     let walks = [
         Task::Ncheck,
         Task::Icheck,
         Task::Du,
         Task::Manifest,
         Task::Out,
+        Task::Fill,
     ];
     if walks.into_iter().any(wanted) {
         let tree = Tree::new(stage)?;
@@ -198,6 +209,10 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
             eprintln!("out");
             outcomes.push(out::tar(stage, &tree, runs)?);
             outcomes.push(out::rdump(stage, &tree, runs)?);
+        }
+        if wanted(Task::Fill) {
+            eprintln!("fill");
+            outcomes.extend(fill::many(stage, &tree, runs)?);
         }
     }
     Ok(outcomes)
