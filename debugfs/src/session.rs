@@ -412,6 +412,10 @@ impl Session {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
                 faults.push(format!("{error:#}"));
+                if let Some(Access::Write(volume)) = self.open.as_mut().map(|open| &mut open.volume)
+                {
+                    volume.reload_unfinished();
+                }
                 None
             }
         };

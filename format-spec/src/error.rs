@@ -143,6 +143,24 @@ pub enum Error {
         /// Of what: `clusters`, `inodes`, ...
         unit: &'static str,
     },
+    /// The device failed when a change was in the journal already, but not yet in its place.
+    #[error("{why}; the change is in the journal, and is finished when the volume is opened again")]
+    Unfinished {
+        /// What failed.
+        why: String,
+    },
+    /// A user or group may not have more.
+    #[error(
+        "the hard limit of {who} is reached: {limit} {unit}; raise the quota, or use another owner"
+    )]
+    Quota {
+        /// The user or group.
+        who: String,
+        /// The limit.
+        limit: u64,
+        /// Of what: `bytes` or `inodes`.
+        unit: &'static str,
+    },
     /// A path leads nowhere.
     #[error("{path}: {why}")]
     Path {

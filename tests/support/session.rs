@@ -60,6 +60,7 @@ pub trait Session {
     fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()>;
     fn overwrite(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<()>;
     fn reflink(&mut self, from: &str, to: &str) -> Result<()>;
+    fn set_xattr(&mut self, path: &str, name: &str, value: &[u8]) -> Result<()>;
 }
 
 impl<D: DeviceMut> Session for Volume<D> {
@@ -119,6 +120,13 @@ impl<D: DeviceMut> Session for Volume<D> {
         };
         let mut txn = self.begin()?;
         ops::clone_file(&mut txn, source, parent.directory, &parent.name, &options)?;
+        txn.commit().map(drop)
+    }
+
+    fn set_xattr(&mut self, path: &str, name: &str, value: &[u8]) -> Result<()> {
+        let inode = find(self, path)?;
+        let mut txn = self.begin()?;
+        ops::set_xattr(&mut txn, inode, name.as_bytes(), value, NOW)?;
         txn.commit().map(drop)
     }
 }

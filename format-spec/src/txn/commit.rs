@@ -13,6 +13,8 @@
 //! While `DIRTY` is clear nobody looks at the log, so an unfinished step 1 or 2 leaves the volume as
 //! it was.
 
+use std::sync::atomic::Ordering;
+
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::block::View;
@@ -65,8 +67,9 @@ impl Txn<'_> {
     /// Makes the transaction part of the volume.
     ///
     /// # Errors
-    /// The transaction is larger than the journal, or the device fails. The volume is as before,
-    /// or, when the device failed late, as after once its journal is replayed.
+    /// The transaction is larger than the journal, or the device fails: then the volume is as before.
+    /// [`Error::Unfinished`]: the device failed late, and the volume is as after once its journal is
+    /// replayed, which [`Volume::recover`](crate::volume::Volume::recover) does.
     pub fn commit(mut self) -> Result<Committed> {
         self.apply_charges()?;
         self.apply_freed_blocks()?;
@@ -114,10 +117,33 @@ impl Txn<'_> {
             self.device.flush()?;
             log.set_dirty(true)?;
         }
+        // 3. and 4.: whatever fails from here on, the change is made.
+        let finished = self.finish(&log, &journaled, sequence, held.then_some(&marks));
+        if let Err(error) = finished {
+            self.unfinished.store(true, Ordering::Relaxed);
+            let why = error.to_string();
+            return Err(Error::Unfinished { why });
+        }
+        Ok(Committed {
+            journaled: journaled.len(),
+            fresh,
+        })
+    }
+
+    /// Brings what the log holds home, and empties it; `held` are the marks when the slot was taken
+    /// for this transaction.
+    fn finish(
+        &self,
+        log: &Log<'_>,
+        journaled: &[(BlockNo, &[u8])],
+        sequence: u32,
+        held: Option<&Marks<'_>>,
+    ) -> Result<()> {
         self.device.flush()?;
         // 3. The homes.
-        for (blkno, bytes) in &journaled {
-            self.device.write_at(geo.byte_of(*blkno), bytes)?;
+        for (blkno, bytes) in journaled {
+            let place = self.info.geo.byte_of(*blkno);
+            self.device.write_at(place, bytes)?;
         }
         self.device.flush()?;
         // 4. Done.
@@ -126,14 +152,13 @@ impl Txn<'_> {
         }
         log.write_superblock(sequence.wrapping_add(1), 0)?;
         self.device.flush()?;
-        if held && !log.journal.dirty {
+        if let Some(marks) = held
+            && !log.journal.dirty
+        {
             marks.release(self.slot)?;
             self.device.flush()?;
         }
-        Ok(Committed {
-            journaled: journaled.len(),
-            fresh,
-        })
+        Ok(())
     }
 }
 

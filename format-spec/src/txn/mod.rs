@@ -25,6 +25,7 @@ mod unlink;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicBool;
 
 pub(crate) use clusters::ClusterPool;
 pub use commit::Committed;
@@ -54,6 +55,8 @@ pub struct Txn<'v> {
     clusters: clusters::ClusterAlloc,
     suballocs: suballoc::SubAllocs,
     charges: quota::Charges,
+    /// Set when a commit fails so late that its log must be replayed.
+    unfinished: &'v AtomicBool,
 }
 
 /// A block as it will be.
@@ -103,13 +106,21 @@ impl<D: DeviceMut> Volume<D> {
         if features.incompat.intersects(busy) {
             return refused("an interrupted resize or tuning; finish it with its tool".to_owned());
         }
+        self.reload_unfinished();
         if !self.pending().is_empty() {
             return refused("its journal is dirty; it must be replayed first".to_owned());
         }
         self.refuse_shared()?;
         let usable = self.journals().iter().find(|j| j.journal.is_ok());
         let Some(slot) = usable.map(|j| j.slot) else {
-            return refused("no slot has a usable journal; run fsck.cowfs".to_owned());
+            let mut errors = self
+                .journals()
+                .iter()
+                .filter_map(|j| j.journal.as_ref().err());
+            return refused(match errors.next() {
+                Some(error) => format!("no slot has a usable journal: {error}"),
+                None => "no slot has a journal; run fsck.cowfs".to_owned(),
+            });
         };
         let volume: &Self = self;
         Ok(Txn {
@@ -122,6 +133,7 @@ impl<D: DeviceMut> Volume<D> {
             clusters: clusters::ClusterAlloc::default(),
             suballocs: suballoc::SubAllocs::default(),
             charges: quota::Charges::default(),
+            unfinished: volume.unfinished(),
         })
     }
 }

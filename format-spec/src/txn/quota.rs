@@ -85,7 +85,12 @@ impl Txn<'_> {
             if !features.contains(feature) {
                 continue;
             }
-            let mut quota = QuotaFile::open(self, file, magic)?;
+            let kind = if file == SystemFile::UserQuota {
+                "user"
+            } else {
+                "group"
+            };
+            let mut quota = QuotaFile::open(self, file, magic, kind)?;
             for (id, (bytes, inodes)) in changes {
                 if (bytes, inodes) != (0, 0) {
                     quota.change(self, id, bytes, inodes)?;
@@ -98,13 +103,15 @@ impl Txn<'_> {
 
 /// A global quota file.
 struct QuotaFile {
+    /// `user` or `group`.
+    kind: &'static str,
     inode: BlockNo,
     extents: Vec<Extent>,
     blocks: u64,
 }
 
 impl QuotaFile {
-    fn open(txn: &Txn<'_>, file: SystemFile, magic: u32) -> Result<Self> {
+    fn open(txn: &Txn<'_>, file: SystemFile, magic: u32, owner: &'static str) -> Result<Self> {
         let view = txn.view();
         let blkno = system::find(view, file)?;
         let inode = inode::read(view, blkno)?;
@@ -123,6 +130,7 @@ impl QuotaFile {
         }
         let blocks = inode.i_size.get() >> view.geo().block_bits();
         Ok(Self {
+            kind: owner,
             inode: blkno,
             extents: reader.extents().to_vec(),
             blocks,
@@ -174,9 +182,19 @@ impl QuotaFile {
         let at = entry_at(slot);
         let mut block = self.edit(txn, leaf)?;
         if let Ok((entry, _)) = DiskDqblk::mut_from_prefix(&mut block.bytes_mut()[at..]) {
-            let add = |value: u64, delta: i64| value.saturating_add_signed(delta);
-            entry.dqb_curspace = add(entry.dqb_curspace.get(), bytes).into();
-            entry.dqb_curinodes = add(entry.dqb_curinodes.get(), inodes).into();
+            // Who gives back is never refused. A limit of 0 is none.
+            let add = |value: u64, delta: i64, limit: u64, unit| {
+                let sum = value.saturating_add_signed(delta);
+                if delta <= 0 || limit == 0 || sum <= limit {
+                    return Ok(sum);
+                }
+                let who = format!("{} {id}", self.kind);
+                Err(Error::Quota { who, limit, unit })
+            };
+            let (space, most) = (entry.dqb_curspace.get(), entry.dqb_bhardlimit.get());
+            entry.dqb_curspace = add(space, bytes, most, "bytes")?.into();
+            let (count, most) = (entry.dqb_curinodes.get(), entry.dqb_ihardlimit.get());
+            entry.dqb_curinodes = add(count, inodes, most, "inodes")?.into();
         }
         Ok(())
     }

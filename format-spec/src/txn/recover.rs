@@ -35,6 +35,7 @@ impl<D: DeviceMut> Volume<D> {
     /// A node of a cluster holds the volume, a dirty journal cannot be used, or the device fails.
     pub fn recover(&mut self) -> Result<Recovered> {
         self.refuse_shared()?;
+        self.reload_unfinished();
         let mut done = Recovered::default();
         if !self.pending().is_empty() {
             for (blkno, image) in self.pending() {

@@ -10,10 +10,11 @@ pub mod tree;
 pub mod watch;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
 use crate::block::{BlockBuf, BlockSource, View, VolumeInfo};
 use crate::device::{Device, Identity};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoError, Result};
 use crate::layout::{SUPER_BLOCK_BLKNO, SUPER_BLOCK_SIGNATURE};
 use crate::read::journal::{self, Journal};
 use crate::units::{BlockNo, Geometry, Slot};
@@ -31,6 +32,8 @@ pub struct Volume<D> {
     journals: Vec<JournalState>,
     /// What [`Volume::watch`] found, when it found nobody alive.
     alone: Option<watch::Alone>,
+    /// Whether a commit failed so late that the journals must be read again.
+    unfinished: AtomicBool,
 }
 
 /// What was found in a slot's journal when the volume was opened.
@@ -102,9 +105,23 @@ impl<D: Device> Volume<D> {
             pending: BTreeMap::new(),
             journals: Vec::new(),
             alone: None,
+            unfinished: AtomicBool::new(false),
         };
         volume.load_journals();
         Ok(volume)
+    }
+
+    /// Set by a commit that failed when its change was in the log already.
+    pub(crate) const fn unfinished(&self) -> &AtomicBool {
+        &self.unfinished
+    }
+
+    /// After a commit that failed when its change was in the log already: shows the volume with that
+    /// change, and lets nothing begin before it is replayed. Else does nothing.
+    pub fn reload_unfinished(&mut self) {
+        if std::mem::take(self.unfinished.get_mut()) {
+            self.load_journals();
+        }
     }
 
     /// (Re)reads all journals and what they still hold.
@@ -226,11 +243,14 @@ pub fn identity(device: &impl Device) -> Option<Identity> {
 /// Finds the superblock of a device.
 fn probe(device: &impl Device) -> Result<VolumeInfo> {
     let mut sector = [0; 512];
-    device
-        .read_at(0, &mut sector)
-        .map_err(|_| Error::NotAVolume {
-            why: format!("the device has only {} bytes", device.size()),
-        })?;
+    device.read_at(0, &mut sector).map_err(|error| {
+        let why = if is_end(&error) {
+            format!("the device has only {} bytes", device.size())
+        } else {
+            error.to_string()
+        };
+        Error::NotAVolume { why }
+    })?;
     if VolumeInfo::is_ocfs1(&sector) {
         return Err(Error::Unsupported {
             what: "an OCFS version 1 volume".to_owned(),
@@ -239,12 +259,15 @@ fn probe(device: &impl Device) -> Result<VolumeInfo> {
     let mut first_error = None;
     for bits in Geometry::BLOCK_BITS {
         let mut block = vec![0; 1 << bits];
-        if device
-            .read_at(SUPER_BLOCK_BLKNO << bits, &mut block)
-            .is_err()
-            || !block.starts_with(&SUPER_BLOCK_SIGNATURE)
-        {
-            continue;
+        match device.read_at(SUPER_BLOCK_BLKNO << bits, &mut block) {
+            Ok(()) if block.starts_with(&SUPER_BLOCK_SIGNATURE) => {}
+            // A place that cannot be read may be the one; one beyond the end is not.
+            Err(error) if !is_end(&error) => {
+                let why = error.to_string();
+                first_error.get_or_insert(Error::NotAVolume { why });
+                continue;
+            }
+            _ => continue,
         }
         match VolumeInfo::from_superblock(&block, BlockNo(SUPER_BLOCK_BLKNO)) {
             Ok(info) if info.geo.block_bits() == bits => return Ok(info),
@@ -262,4 +285,9 @@ fn probe(device: &impl Device) -> Result<VolumeInfo> {
     Err(first_error.unwrap_or_else(|| Error::NotAVolume {
         why: "no OCFS2 superblock at 1, 2, 4 or 8 KiB".to_owned(),
     }))
+}
+
+/// Whether a read failed because the device ends there.
+fn is_end(error: &IoError) -> bool {
+    error.source.kind() == std::io::ErrorKind::UnexpectedEof
 }

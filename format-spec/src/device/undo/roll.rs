@@ -57,9 +57,14 @@ impl Undo {
     /// It is no undo log, or a damaged one.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display();
-        let file = File::open(path).map_err(|error| Error::Input {
+        let wrong = |error: io::Error| Error::Input {
             what: format!("{name}: cannot open: {error}"),
-        })?;
+        };
+        // Opening a FIFO would hang.
+        if !std::fs::metadata(path).map_err(wrong)?.is_file() {
+            return refused(format!("{name}: is no undo log of this toolkit"));
+        }
+        let file = File::open(path).map_err(wrong)?;
         match Self::read(file) {
             Ok(Ok(undo)) => Ok(undo),
             Ok(Err(why)) => refused(format!("{name}: {why}")),
