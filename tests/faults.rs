@@ -14,6 +14,9 @@ use tempfile::TempDir;
 /// An operation of the test: what it is called and what it does in one transaction.
 type Operation = (&'static str, fn(&mut dyn Session) -> Result<()>);
 
+/// Something that is tried on a volume.
+type Attempt<'a> = dyn Fn(&mut Volume<&MemDevice>) -> Result<()> + 'a;
+
 const OPERATIONS: &[Operation] = &[
     ("mkdir", |s| s.mkdir("directory")),
     ("write", |s| s.write("large", &pattern(1_200_000, 1))),
@@ -206,12 +209,11 @@ fn who_has_all_that_the_quota_allows_gets_no_more() {
     // before the quota files, hold copies of it.
     let entry = (0..bytes.len() - 0x48)
         .step_by(8)
-        .filter(|at| {
+        .rfind(|at| {
             let word = |o: usize| u64::from_le_bytes(bytes[at + o..at + o + 8].try_into().unwrap());
             let id = bytes[*at..at + 4] == 1000_u32.to_le_bytes();
             id && (1..10).contains(&word(0x18)) && (300_000..1_000_000).contains(&word(0x30))
         })
-        .next_back()
         .unwrap();
     let word = |o: usize| u64::from_le_bytes(bytes[entry + o..entry + o + 8].try_into().unwrap());
     let limits = [(0x08, word(0x18) + 1), (0x20, word(0x30) + (1 << 20))];
@@ -223,7 +225,7 @@ fn who_has_all_that_the_quota_allows_gets_no_more() {
     let tree = manifest::of(volume.view());
     let names = [b"a".to_vec(), b"b".to_vec()];
     let large = pattern(1_200_000, 1);
-    let attempts: [&dyn Fn(&mut Volume<&MemDevice>) -> Result<()>; 3] = [
+    let attempts: [&Attempt<'_>; 3] = [
         &|volume| volume.write("large", &large),
         &|volume| volume.overwrite("own", 20_000, &large),
         &|volume| volume.touch("/", &names),

@@ -536,7 +536,7 @@ fn hostile_archives_are_refused_by_name() {
                 "{size} {why}: {said}"
             );
         }
-        let file = File::open(&image).unwrap();
+        let file = File::open(image).unwrap();
         let mut block = vec![
             0;
             file.metadata()

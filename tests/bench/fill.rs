@@ -2,7 +2,7 @@
 //! archive, and one large file.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -35,14 +35,16 @@ fn ours<'c>(stage: &'c Stage, source: PathBuf, size: &'static str) -> Contender<
     ("mkfs.cowfs -d", Box::new(contender))
 }
 
+/// Puts the source among the arguments of a peer.
+type Arguments = fn(&mut Command, &Path);
+
 /// The peers, which read directories.
 fn peers<'c>(
     stage: &'c Stage,
-    source: &PathBuf,
+    source: &Path,
     missing: &mut Vec<String>,
 ) -> Result<Vec<Contender<'c>>> {
     let mut field: Vec<Contender<'c>> = Vec::new();
-    type Arguments = fn(&mut Command, &PathBuf);
     let programs: [(&str, &str, &str, Arguments); 2] = [
         (MKE2FS, "mke2fs", "e2fsprogs", |command, source| {
             // As many inodes as the tree has files, and some.
@@ -58,7 +60,7 @@ fn peers<'c>(
         if if_here(missing, stage.peer(program, package))?.is_none() {
             continue;
         }
-        let source = source.clone();
+        let source = source.to_path_buf();
         let contender = move |_| {
             let image = stage.sparse("theirs", IMAGE_BYTES)?;
             let mut mkfs = stage.peer(program, package)?;

@@ -43,6 +43,7 @@ pub use record::Recording;
 pub use roll::{Undo, Undone};
 
 use crate::ecc::crc32c;
+use crate::units::low32;
 
 /// First bytes of an undo log.
 pub const UNDO_MAGIC: [u8; 8] = *b"COWUNDO1";
@@ -51,7 +52,9 @@ const UNIT: u64 = 4096;
 /// Bytes of a sector: what is checked at a time.
 const SECTOR: usize = 512;
 /// Sectors of a unit.
-const SECTORS: usize = UNIT as usize / SECTOR;
+const SECTORS: usize = 8;
+
+const _: () = assert!((SECTORS * SECTOR) as u64 == UNIT);
 /// Where the two places of the progress are.
 const PROGRESS_AT: [u64; 2] = [1024, 1536];
 /// Where the entries begin.
@@ -184,7 +187,7 @@ impl UndoLog {
         head.magic = UNDO_MAGIC;
         head.uuid = volume.uuid;
         head.generation = volume.generation.into();
-        head.unit = U32::new(UNIT as u32);
+        head.unit = low32(UNIT).into();
         head.superblock_at = volume.at.into();
         head.device_size = device_size.into();
         head.crc = head.own_crc().into();

@@ -37,6 +37,9 @@ struct Unit {
     sums: Vec<[u32; SECTORS]>,
 }
 
+/// Takes a place, what is known of it, its old bytes and those now.
+type Each<'e> = dyn FnMut(u64, &Unit, &[u8], &[u8]) -> Result<()> + 'e;
+
 /// What a rollback did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Undone {
@@ -272,11 +275,7 @@ impl Undo {
     }
 
     /// Calls `each` with the place, the old bytes and those now of all units that differ.
-    fn each_different(
-        &self,
-        device: &dyn Device,
-        each: &mut dyn FnMut(u64, &Unit, &[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn each_different(&self, device: &dyn Device, each: &mut Each<'_>) -> Result<()> {
         let mut now = vec![0; index(UNIT)];
         let mut old = vec![0; index(UNIT)];
         for (offset, unit) in &self.units {

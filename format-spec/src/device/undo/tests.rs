@@ -26,7 +26,7 @@ fn writes() -> impl Strategy<Value = Vec<Write>> {
 fn original() -> Vec<u8> {
     // Some units are all zeros.
     let byte = |i: u32| {
-        if i / 4096 % 3 == 0 {
+        if (i / 4096).is_multiple_of(3) {
             0
         } else {
             (i / 7).to_le_bytes()[0]
