@@ -41,6 +41,30 @@ impl<D: Device> OverlayDevice<D> {
     }
 }
 
+impl<D: Device> OverlayDevice<D> {
+    /// The numbers of the units of `unit` bytes (a multiple of 512) that read differently from the
+    /// device below, in order.
+    ///
+    /// # Errors
+    /// The device below fails.
+    pub fn changed(&self, unit: u64) -> Result<Vec<u64>, IoError> {
+        let pieces = self.pieces.read().unwrap_or_else(PoisonError::into_inner);
+        let mut units: Vec<u64> = Vec::new();
+        for (&at, piece) in pieces.iter() {
+            let number = at / unit.max(PIECE);
+            if units.last() == Some(&number) {
+                continue;
+            }
+            let mut below = vec![0; crate::units::index(PIECE.min(self.size() - at))];
+            self.base.read_at(at, &mut below)?;
+            if piece.get(..below.len()) != Some(&below) {
+                units.push(number);
+            }
+        }
+        Ok(units)
+    }
+}
+
 impl<D: Device> Device for OverlayDevice<D> {
     fn size(&self) -> u64 {
         self.base.size()
@@ -148,6 +172,11 @@ mod tests {
             let mut part = vec![0; 700];
             overlay.read_at(1234, &mut part).unwrap();
             prop_assert_eq!(&part[..], &model[1234..1934]);
+            let differs = |unit: &u64| {
+                let at = usize::try_from(unit * 1024).unwrap();
+                model[at..4000.min(at + 1024)] != before[at..4000.min(at + 1024)]
+            };
+            prop_assert_eq!(overlay.changed(1024).unwrap(), (0..4).filter(differs).collect::<Vec<_>>());
             prop_assert_eq!(base.snapshot(), before);
         }
     }

@@ -140,6 +140,48 @@ pub fn create_or_grow(path: &Path, size: u64) -> Result<FileDevice> {
     }
 }
 
+/// Copies an image or device into a file that does not exist yet, and opens that for writing. The
+/// copy shares its space with the original where the filesystem can do that, and has holes for zeros
+/// otherwise.
+///
+/// # Errors
+/// The original cannot be read, the file exists, or it cannot be written.
+pub fn copied(path: &Path, new: &Path) -> Result<FileDevice> {
+    let from = read_only(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(new)
+        .map_err(|e| cannot("create", new, &e))?;
+    let device = claim(new, file)?;
+    let file = device.file();
+    let whole = File::open(path).is_ok_and(|original| {
+        original
+            .metadata()
+            .is_ok_and(|meta| meta.is_file() && meta.len() == from.size())
+            && rustix::fs::ioctl_ficlone(file, &original).is_ok()
+    });
+    if !whole {
+        file.set_len(from.size())
+            .map_err(|e| cannot("grow", new, &e))?;
+        let mut piece = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < from.size() {
+            let len = crate::units::index((from.size() - at).min(1 << 20));
+            let piece = &mut piece[..len];
+            from.read_at(at, piece).map_err(Error::Io)?;
+            if piece.iter().any(|byte| *byte != 0) {
+                std::os::unix::fs::FileExt::write_all_at(file, piece, at)
+                    .map_err(|e| cannot("write", new, &e))?;
+            }
+            at += len as u64;
+        }
+    }
+    let file = file.try_clone().map_err(|e| cannot("open", new, &e))?;
+    FileDevice::new(file).map_err(|e| cannot("open", new, &e))
+}
+
 /// Gives an image file its size, under the lock of a writer.
 fn grow(path: &Path, file: File, size: u64) -> Result<FileDevice> {
     let device = claim(path, file)?;

@@ -18,6 +18,7 @@ mod merge;
 mod quota;
 mod recover;
 mod refcount;
+mod remake;
 mod suballoc;
 mod tree;
 mod unlink;
@@ -35,7 +36,7 @@ pub(crate) use refcount::{Adjust, sharers_of, summed};
 pub use tree::TreeRoot;
 
 use crate::block::{BlockBuf, BlockSource, MetaBlock, View, VolumeInfo};
-use crate::device::DeviceMut;
+use crate::device::{Device, DeviceMut, OverlayDevice};
 use crate::ecc;
 use crate::error::{Error, Result};
 use crate::layout::{Incompat, RoCompat};
@@ -93,6 +94,17 @@ impl<D: DeviceMut> Volume<D> {
     /// # Errors
     /// The volume cannot be written by this library, or must be recovered first.
     pub fn begin(&mut self) -> Result<Txn<'_>> {
+        self.reload_unfinished();
+        let usable = self.journals().iter().find(|j| j.journal.is_ok());
+        let slot = usable.map(|j| j.slot);
+        self.begin_in(slot)
+    }
+
+    /// As [`Volume::begin`], with the journal and the allocators of that slot.
+    ///
+    /// # Errors
+    /// As [`Volume::begin`], or there is no such slot, or its journal is of no use.
+    pub fn begin_in(&mut self, slot: Option<Slot>) -> Result<Txn<'_>> {
         let refused = |why: String| Err(Error::Refused { why });
         let features = self.info().features;
         let unknown = features.ro_compat.difference(RoCompat::all());
@@ -111,8 +123,11 @@ impl<D: DeviceMut> Volume<D> {
             return refused("its journal is dirty; it must be replayed first".to_owned());
         }
         self.refuse_shared()?;
-        let usable = self.journals().iter().find(|j| j.journal.is_ok());
-        let Some(slot) = usable.map(|j| j.slot) else {
+        let usable = |slot: &Slot| {
+            let mut states = self.journals().iter();
+            states.any(|state| state.slot == *slot && state.journal.is_ok())
+        };
+        let Some(slot) = slot.filter(usable) else {
             let mut errors = self
                 .journals()
                 .iter()
@@ -135,6 +150,28 @@ impl<D: DeviceMut> Volume<D> {
             charges: quota::Charges::default(),
             unfinished: volume.unfinished(),
         })
+    }
+}
+
+impl<D: Device> Volume<OverlayDevice<D>> {
+    /// Begins a transaction over writes that are kept in memory, to be ended with
+    /// [`Txn::write_home`]: nobody else sees them, so neither journals nor other nodes matter.
+    pub fn begin_staged(&mut self) -> Txn<'_> {
+        let usable = self.journals().iter().find(|j| j.journal.is_ok());
+        let slot = usable.map_or(Slot(0), |j| j.slot);
+        let volume: &Self = self;
+        Txn {
+            base: volume,
+            device: volume.device(),
+            info: volume.info(),
+            slot,
+            staged: BTreeMap::new(),
+            clusters: clusters::ClusterAlloc::default(),
+            suballocs: suballoc::SubAllocs::default(),
+            logged: 0,
+            charges: quota::Charges::default(),
+            unfinished: volume.unfinished(),
+        }
     }
 }
 
@@ -260,6 +297,24 @@ impl<'v> Txn<'v> {
             self.logged += usize::from(staged.fresh);
             staged.fresh = false;
         }
+    }
+
+    /// Takes a whole block as it is to be, check and all: for repairs, which were proven before.
+    ///
+    /// # Errors
+    /// The block lies outside of the volume, or the bytes are no block.
+    pub fn put_block(&mut self, blkno: BlockNo, bytes: Box<[u8]>) -> Result<()> {
+        if !self.info.geo.contains(blkno, 1) || bytes.len() != self.block_bytes() {
+            return Err(crate::error::FaultKind::OutOfVolume.at(blkno).into());
+        }
+        self.stage(blkno, bytes);
+        Ok(())
+    }
+
+    /// The slot whose journal the commit goes through.
+    #[must_use]
+    pub const fn slot(&self) -> Slot {
+        self.slot
     }
 
     /// Forgets a staged block that is no longer part of the volume.

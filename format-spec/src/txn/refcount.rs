@@ -137,11 +137,17 @@ impl Txn<'_> {
             return Ok(BlockNo(dinode.i_refcount_loc.get()));
         }
         drop(dinode);
+        let root = self.new_refcount_tree()?;
+        self.attach_refcount(inode, root)?;
+        Ok(root)
+    }
+
+    /// Makes the root of a tree that nobody is attached to yet.
+    pub(super) fn new_refcount_tree(&mut self) -> Result<BlockNo> {
         let sub = self.alloc_metadata()?;
         // Any value serves; the block number makes trees of one volume differ.
         let tree_generation = low32(sub.blkno.0 ^ u64::from(self.info.fs_generation.0));
         self.new_refcount_block(sub, tree_generation);
-        self.attach_refcount(inode, sub.blkno)?;
         Ok(sub.blkno)
     }
 

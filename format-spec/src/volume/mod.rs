@@ -175,6 +175,11 @@ impl<D: Device> Volume<D> {
         &self.device
     }
 
+    /// The device, when the volume is no longer needed.
+    pub fn into_device(self) -> D {
+        self.device
+    }
+
     /// The state of each slot's journal.
     pub fn journals(&self) -> &[JournalState] {
         &self.journals
