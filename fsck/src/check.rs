@@ -53,6 +53,23 @@ pub struct Checked {
     pub facts: serde_json::Map<String, serde_json::Value>,
     /// Whether the check was stopped before its end.
     pub stopped: bool,
+    /// What repairs are made from.
+    pub(crate) evidence: Evidence,
+}
+
+/// What the scan learned that repairs need.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    /// Which block is which bit of which group.
+    pub(crate) groups: SubGroups,
+    /// Which system file is which inode.
+    pub(crate) system: System,
+    /// Inodes that belong to refcount trees: root, inode; sorted.
+    pub(crate) attached: Vec<(BlockNo, BlockNo)>,
+    /// Where the number of shared mappings changes: root, cluster, change; sorted.
+    pub(crate) shares: Vec<(BlockNo, u32, i32)>,
+    /// Directories that have a name: child, parent; sorted.
+    pub(crate) children: Vec<(BlockNo, BlockNo)>,
 }
 
 impl Checked {
@@ -106,7 +123,7 @@ impl Checked {
         }
     }
 
-    fn item(&self, finding: &Finding) -> Item {
+    pub(crate) fn item(&self, finding: &Finding) -> Item {
         let Finding { at, problem } = finding;
         let entry = problem.entry();
         let details = match serde_json::to_value(problem) {
@@ -124,6 +141,7 @@ impl Checked {
             },
             message: problem.to_string(),
             details,
+            outcome: None,
         }
     }
 }
@@ -162,6 +180,7 @@ pub fn check_with<D: Device>(
         progress,
         system,
         out: Out::default(),
+        evidence: Evidence::default(),
     };
     superblock::scan(&run.cx, &run.system, &mut run.out);
     system::files(view, &run.system, &mut run.out);
@@ -184,6 +203,7 @@ struct Run<'v, 's> {
     progress: &'s Progress,
     system: System,
     out: Out,
+    evidence: Evidence,
 }
 
 impl Run<'_, '_> {
@@ -293,6 +313,9 @@ impl Run<'_, '_> {
             })
             .collect();
         self.pass(3, &trees, refcount::scan, Out::append);
+        drop(trees);
+        self.evidence.attached = attached;
+        self.evidence.shares = shares;
     }
 
     fn directories(&mut self) -> u64 {
@@ -312,6 +335,7 @@ impl Run<'_, '_> {
         if !self.scanner.stopped() {
             let found = connect::tree(&self.cx, &mut links);
             self.out.append(found);
+            self.evidence.children = std::mem::take(&mut links.children);
             let found = connect::tops(&self.cx);
             self.out.append(found);
         }
@@ -401,12 +425,18 @@ impl Run<'_, '_> {
         facts.insert("inodes".to_owned(), inodes.into());
         facts.insert("directories".to_owned(), directories.into());
         let stopped = self.scanner.stopped();
+        let evidence = Evidence {
+            groups: self.cx.groups,
+            system: self.system,
+            ..self.evidence
+        };
         Checked {
             findings,
             left_out,
             names,
             facts,
             stopped,
+            evidence,
         }
     }
 }

@@ -1,18 +1,18 @@
 //! The command line: options, exit status, what is printed where.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
-use cowfs_format::device::Device;
+use cowfs_format::device::{Device, DeviceMut};
 use cowfs_format::error::{Error, Result};
 use cowfs_format::toolkit::exit::ExitBits;
-use cowfs_format::toolkit::open;
 use cowfs_format::toolkit::progress::{Progress, Sink};
 use cowfs_format::toolkit::report::Report;
 use cowfs_format::toolkit::size::parse_size;
-use cowfs_format::toolkit::undo;
+use cowfs_format::toolkit::{alone, open, undo};
+use cowfs_format::txn::Timestamp;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::scan::Scanner;
 use cowfs_format::volume::system::{self, SystemFile};
@@ -20,22 +20,27 @@ use cowfs_format::volume::system::{self, SystemFile};
 use crate::catalogue;
 use crate::check::check_with;
 use crate::pass::superblock::needs_check;
+use crate::repair::policy::{self, Answer, Decider, Mode, Reply};
+use crate::repair::{self, Way};
 
-/// Checks a volume in the OCFS2 format.
+/// Checks a volume in the OCFS2 format, and repairs it.
 ///
-/// The volume is only read. One that was not unmounted is checked as it will be once its journals
-/// are replayed. Exit status: 0 nothing is wrong, 4 something is, 8 the check could not be done,
-/// 16 wrong usage, 32 interrupted.
+/// With -n the volume is only read; one that was not unmounted is checked as it will be once its
+/// journals are replayed. Repairs are made in memory, and the whole volume is checked over them
+/// until nothing is left to do; only then are they written, all together, through a journal of the
+/// volume. Exit status, added up: 0 nothing is wrong, 1 problems were corrected, 4 problems are
+/// left, 8 the check or a repair could not be done, 16 wrong usage, 32 interrupted. Without -n, -p,
+/// -y or --policy, it asks on a terminal, and only looks elsewhere.
 #[derive(Debug, Parser)]
 #[command(name = "fsck.cowfs", version, disable_version_flag = true)]
 pub struct Args {
     /// Check even when the volume was left cleanly.
     #[arg(short = 'f', long = "force")]
     force: bool,
-    /// Only look; this version never writes.
-    #[arg(short = 'n', long = "no", conflicts_with_all = ["preen", "yes"])]
+    /// Only look: nothing is written.
+    #[arg(short = 'n', long = "no", conflicts_with_all = ["preen", "yes", "policy", "output", "undo"])]
     no: bool,
-    /// Repair what can be repaired without asking (this version refuses on a damaged volume).
+    /// Replay journals, and repair what loses nothing and needs no decision.
     #[arg(
         short = 'p',
         long = "preen",
@@ -43,9 +48,18 @@ pub struct Args {
         conflicts_with = "yes"
     )]
     preen: bool,
-    /// Repair everything (this version refuses on a damaged volume).
+    /// Repair everything that can be.
     #[arg(short = 'y', long = "yes")]
     yes: bool,
+    /// Decide about a code, whatever the other options say: yes, no or ask. May be repeated.
+    #[arg(long, value_name = "CODE=ANSWER", value_parser = policy::parse)]
+    policy: Vec<(&'static str, Answer)>,
+    /// Repair into a copy in this new file, and leave the volume alone.
+    #[arg(long, value_name = "NEW")]
+    output: Option<PathBuf>,
+    /// Save what is written over in this new file first; --rollback puts it back.
+    #[arg(long, value_name = "FILE", conflicts_with = "output")]
+    undo: Option<PathBuf>,
     /// Use the backup superblock in this block; needs -B.
     #[arg(
         short = 'b',
@@ -86,7 +100,7 @@ pub struct Args {
     /// FILE is what a run with --undo left. The volume then is byte for byte as before that run, also
     /// when the run was killed; a rollback that was killed is done again. A volume that was changed
     /// after the run is refused.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["preen", "yes", "superblock", "backup"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["preen", "yes", "superblock", "backup", "undo"])]
     rollback: Option<PathBuf>,
     /// Explain a code and exit; `all` explains every code.
     #[arg(long, value_name = "CODE")]
@@ -139,8 +153,12 @@ impl Args {
         if let Some(log) = &self.rollback {
             return self.roll_back(path, log, out, err);
         }
-        let opened = self.open(path);
-        match opened.and_then(|volume| self.check(path, &volume)) {
+        let done = if self.repairs() {
+            self.repair(path, err)
+        } else {
+            self.open(path).and_then(|volume| self.check(path, &volume))
+        };
+        match done {
             Ok(report) => self.print(&report, out, err),
             Err(error) => failed(path, &error, err),
         }
@@ -189,8 +207,29 @@ impl Args {
         }
     }
 
+    /// Whether the run may write.
+    fn repairs(&self) -> bool {
+        let told = self.preen || self.yes || !self.policy.is_empty() || self.output.is_some();
+        told || (!self.no && self.asks())
+    }
+
+    /// Whether there is somebody to ask.
+    fn asks(&self) -> bool {
+        let told = self.no || self.preen || self.yes || self.json;
+        !told && std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+    }
+
     fn open(&self, path: &Path) -> Result<Volume<Box<dyn Device>>> {
-        let device = open::read_only(path)?;
+        let way = self.way()?;
+        let opened = way.open(open::read_only(path)?);
+        if way.backup.is_some() {
+            return opened;
+        }
+        opened.map_err(|error| with_backup(path, error))
+    }
+
+    /// How the volume is to be opened.
+    fn way(&self) -> Result<Way> {
         let block_bits = match &self.block_size {
             None => None,
             Some(text) => {
@@ -218,10 +257,7 @@ impl Args {
             }
             _ => self.backup,
         };
-        match backup {
-            Some(number) => Volume::open_backup(device, number, block_bits),
-            None => Volume::open(device).map_err(|error| with_backup(path, error)),
-        }
+        Ok(Way { backup, block_bits })
     }
 
     fn check(&self, path: &Path, volume: &Volume<Box<dyn Device>>) -> Result<Report> {
@@ -229,6 +265,74 @@ impl Args {
         if !self.force && !needs_check(volume) {
             return Ok(clean(volume, &name));
         }
+        let (scanner, progress) = self.start(&name)?;
+        let checked = check_with(volume, &scanner, &progress);
+        drop(progress);
+        Ok(checked.report(&name))
+    }
+
+    /// Checks a volume and repairs it.
+    fn repair(&self, path: &Path, err: &mut dyn Write) -> Result<Report> {
+        let name = path.display().to_string();
+        let mut way = self.way()?;
+        let log = undo_log(path);
+        let stopped = log.as_ref().is_some_and(|undo| undo.exists());
+        match way.open(open::read_only(path)?) {
+            Ok(volume)
+                if !self.force && !stopped && self.output.is_none() && !needs_check(&volume) =>
+            {
+                return Ok(clean(&volume, &name));
+            }
+            _ if stopped => {}
+            Ok(_) => {}
+            // Who wants everything repaired wants the backup tried, too.
+            Err(error) => match usable_backup(path).filter(|_| self.yes && way.backup.is_none()) {
+                Some(number) => way.backup = Some(number),
+                None if way.backup.is_none() => return Err(with_backup(path, error)),
+                None => return Err(error),
+            },
+        }
+        let device: Box<dyn DeviceMut> = match &self.output {
+            Some(new) => Box::new(open::copied(path, new)?),
+            None => undo::writable(path, self.undo.as_deref())?,
+        };
+        let (scanner, progress) = self.start(&name)?;
+        let options = repair::Options {
+            way,
+            now: Timestamp::now(),
+            copy: self.output.is_some(),
+            undo: log.filter(|_| self.output.is_none()),
+        };
+        let mut decider = self.decider();
+        let mut watch =
+            |volume: &mut Volume<&dyn DeviceMut>| alone::alone(volume, "fsck.cowfs", err);
+        let done = repair::repair(
+            &device,
+            &options,
+            &mut decider,
+            &scanner,
+            &progress,
+            &mut watch,
+        );
+        drop(progress);
+        done.map(|repaired| repaired.report(&name))
+    }
+
+    fn decider(&self) -> Decider<'static> {
+        let mode = match (self.yes, self.preen) {
+            (true, _) => Mode::Yes,
+            (_, true) => Mode::Preen,
+            _ => Mode::Ask,
+        };
+        let decider = Decider::new(mode, self.policy.iter().copied());
+        if self.asks() || (!self.json && std::io::stdin().is_terminal()) {
+            return decider.asking(ask);
+        }
+        decider
+    }
+
+    /// Threads, and somebody to tell how far they are.
+    fn start(&self, name: &str) -> Result<(Scanner, Progress)> {
         let scanner = Scanner::new(self.threads.map(usize::from))?;
         // The first interrupt ends the scan, and the exit status says so; a second one kills.
         let interrupt = signal_hook::consts::SIGINT;
@@ -239,17 +343,14 @@ impl Args {
             Some(0) => Sink::for_terminal(self.quiet),
             Some(fd) => {
                 let fd = fd.unsigned_abs();
-                Sink::lines(fd, name.clone()).map_err(|error| {
+                Sink::lines(fd, name.to_owned()).map_err(|error| {
                     let what = format!("-C {fd}: cannot write progress there: {error}");
                     Error::Input { what }
                 })?
             }
             None => Sink::for_terminal(self.quiet),
         };
-        let progress = Progress::start(sink);
-        let checked = check_with(volume, &scanner, &progress);
-        drop(progress);
-        Ok(checked.report(&name))
+        Ok((scanner, Progress::start(sink)))
     }
 
     fn print(&self, report: &Report, out: &mut dyn Write, err: &mut dyn Write) -> ExitBits {
@@ -258,23 +359,17 @@ impl Args {
         } else {
             self.text(report, out)
         };
-        let bits = match report.exit {
-            0 => ExitBits::CLEAN,
-            32 => ExitBits::CANCELLED,
-            _ => ExitBits::UNCORRECTED,
-        };
+        let all = [
+            ExitBits::CORRECTED,
+            ExitBits::UNCORRECTED,
+            ExitBits::CANCELLED,
+        ];
+        let set = all.into_iter().filter(|bit| report.exit & bit.code() != 0);
+        let bits = set.fold(ExitBits::CLEAN, ExitBits::with);
         match done {
             // Whoever closed the pipe has seen enough.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
                 let _ = writeln!(err, "fsck.cowfs: cannot write the report: {error}");
-                bits.with(ExitBits::OPERATIONAL)
-            }
-            _ if bits == ExitBits::UNCORRECTED && (self.preen || self.yes) => {
-                let _ = writeln!(
-                    err,
-                    "fsck.cowfs: {}: repair is not available in this version; nothing was written",
-                    report.volume
-                );
                 bits.with(ExitBits::OPERATIONAL)
             }
             _ => bits,
@@ -329,16 +424,52 @@ fn with_backup(path: &Path, error: Error) -> Error {
     let Error::NotAVolume { why } = error else {
         return error;
     };
-    let usable = (1..=6).find(|number| {
-        open::read_only(path).is_ok_and(|device| Volume::open_backup(device, *number, None).is_ok())
-    });
     Error::NotAVolume {
-        why: match usable {
+        why: match usable_backup(path) {
             Some(number) => {
                 format!("{why}; backup superblock {number} is usable: give -r {number}")
             }
             None => why,
         },
+    }
+}
+
+/// The first backup superblock of use.
+fn usable_backup(path: &Path) -> Option<u32> {
+    (1..=6).find(|number| {
+        open::read_only(path).is_ok_and(|device| Volume::open_backup(device, *number, None).is_ok())
+    })
+}
+
+/// Where an undo log may stand while a repair of an image file is written. Beside a device there is
+/// no place for one.
+fn undo_log(path: &Path) -> Option<PathBuf> {
+    let path = std::fs::canonicalize(path)
+        .ok()
+        .filter(|path| path.is_file())?;
+    let mut name = path.file_name()?.to_owned();
+    name.push(".fsck-undo");
+    Some(path.with_file_name(name))
+}
+
+/// Asks on the terminal.
+fn ask(question: &str) -> Reply {
+    let mut stdout = std::io::stdout();
+    loop {
+        if write!(stdout, "{question} (y/n/a) ").is_err() || stdout.flush().is_err() {
+            return Reply::No;
+        }
+        let mut line = String::new();
+        match std::io::stdin().lock().read_line(&mut line) {
+            Ok(0) | Err(_) => return Reply::No,
+            Ok(_) => {}
+        }
+        match line.trim() {
+            "y" | "yes" => return Reply::Yes,
+            "n" | "no" => return Reply::No,
+            "a" | "all" => return Reply::All,
+            _ => {}
+        }
     }
 }
 
@@ -372,8 +503,10 @@ fn explain(code: &str, out: &mut dyn Write, err: &mut dyn Write) -> ExitBits {
             let severity = entry.severity.name();
             let _ = writeln!(
                 out,
-                "{} ({severity}{preen}):{}",
-                entry.code, entry.explanation
+                "{} ({severity}{preen}):{} {}",
+                entry.code,
+                entry.explanation,
+                entry.repair()
             );
         }
     }

@@ -92,15 +92,62 @@ fn findings_go_to_stdout_with_code_and_place() {
 }
 
 #[test]
-fn repair_is_refused_and_nothing_is_written() {
+fn what_is_repaired_is_told() {
+    for option in ["-y", "-p", "-a"] {
+        let (_file, path) = damaged();
+        let (code, out, err) = fsck(&["-f", option, &path]);
+        assert_eq!((code, err.as_str()), (1, ""), "{option}: {out}");
+        assert!(
+            out.contains("\n    repaired: the names are counted again\n"),
+            "{out}"
+        );
+        assert!(out.contains(": repaired, 1 findings, "), "{out}");
+        assert_eq!(fsck(&["-fn", &path]).0, 0, "{option}");
+    }
+}
+
+#[test]
+fn a_policy_outdoes_the_other_options() {
     let (_file, path) = damaged();
     let before = std::fs::read(&path).unwrap();
-    for option in ["-y", "-p", "-a"] {
-        let (code, _, err) = fsck(&["-f", option, &path]);
-        assert_eq!(code, 4 | 8, "{option}");
-        assert_eq!(err.lines().count(), 1, "{err}");
-        assert!(err.contains("nothing was written"), "{err}");
-    }
+    let (code, out, _) = fsck(&["-fy", "--policy", "INODE_COUNT=no", &path]);
+    assert_eq!(code, 4);
+    assert!(
+        out.contains("\n    left: not to be repaired without a decision\n"),
+        "{out}"
+    );
+    assert!(std::fs::read(&path).unwrap() == before);
+    let (code, json, _) = fsck(&["-f", "--json", "--policy", "inode_count=yes", &path]);
+    assert_eq!(code, 1);
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["status"], "repaired");
+    assert_eq!(report["findings"][0]["outcome"]["repaired"], true);
+    assert_eq!(report["facts"]["blocks_repaired"], 1);
+}
+
+#[test]
+fn a_copy_is_repaired_in_place_of_the_volume() {
+    let (_file, path) = damaged();
+    let before = std::fs::read(&path).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let new = dir.path().join("new").to_str().unwrap().to_owned();
+    let (code, out, err) = fsck(&["-fy", "--output", &new, &path]);
+    assert_eq!((code, err.as_str()), (1, ""), "{out}");
+    assert!(std::fs::read(&path).unwrap() == before);
+    assert_eq!(fsck(&["-fn", &new]).0, 0);
+    // What exists is not written over.
+    assert_eq!(fsck(&["-fy", "--output", &new, &path]).0, 8);
+}
+
+#[test]
+fn a_repair_can_be_taken_back() {
+    let (_file, path) = damaged();
+    let before = std::fs::read(&path).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log").to_str().unwrap().to_owned();
+    assert_eq!(fsck(&["-fy", "--undo", &log, &path]).0, 1);
+    assert!(std::fs::read(&path).unwrap() != before);
+    assert_eq!(fsck(&["--rollback", &log, &path]).0, 1);
     assert!(std::fs::read(&path).unwrap() == before);
 }
 
@@ -158,6 +205,10 @@ fn a_lost_superblock_leads_to_its_backup() {
             "{out}"
         );
     }
+    // Who wants everything repaired need not name it.
+    let (code, out, err) = fsck(&["-y", path]);
+    assert_eq!((code, err.as_str()), (1, ""), "{out}");
+    assert_eq!(fsck(&["-fn", path]).0, 0);
 }
 
 #[test]
@@ -166,6 +217,9 @@ fn wrong_usage_has_its_own_status() {
         &["--no-such-option", "x"][..],
         &["-n", "-y", "x"],
         &["-p", "-y", "x"],
+        &["-n", "--policy", "INODE_COUNT=yes", "x"],
+        &["-y", "--policy", "NO_SUCH_CODE=yes", "x"],
+        &["-y", "--policy", "INODE_COUNT=perhaps", "x"],
         &["-b", "5", "x"],
         &["-r", "9", "x"],
         &["--threads", "0", "x"],

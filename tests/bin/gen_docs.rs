@@ -263,6 +263,7 @@ fn problems(roff: &mut Roff) {
             roman(format!(" ({}{safe})", entry.severity.name())),
         ]);
         roff.text([roman(entry.explanation.trim())]);
+        roff.text([roman(entry.repair())]);
     }
 }
 

@@ -145,6 +145,18 @@ pub struct Item {
     /// The numbers behind the message.
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
     pub details: serde_json::Map<String, serde_json::Value>,
+    /// What a run that repairs did about it; `None` in a run that only looks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+/// What was done about a finding.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Whether it is gone.
+    pub repaired: bool,
+    /// What was done, or why nothing was.
+    pub what: String,
 }
 
 /// All that a run has to say of a volume.
@@ -185,7 +197,12 @@ impl Report {
             if let Some(block) = block.filter(|block| Some(*block) != *inode) {
                 write!(out, "block {block}: ")?;
             }
-            writeln!(out, "{}", item.message)?;
+            write!(out, "{}", item.message)?;
+            if let Some(Outcome { repaired, what }) = &item.outcome {
+                let word = if *repaired { "repaired" } else { "left" };
+                write!(out, "\n    {word}: {what}")?;
+            }
+            writeln!(out)?;
         }
         if self.findings_left_out > 0 {
             writeln!(out, "... and {} findings more", self.findings_left_out)?;
@@ -222,6 +239,7 @@ mod tests {
                 },
                 message: "link count is 1".to_owned(),
                 details: serde_json::Map::new(),
+                outcome: None,
             }],
             ..Report::default()
         };

@@ -40,6 +40,67 @@ pub struct Entry {
     pub preen: bool,
     /// The paragraph that explains it.
     pub explanation: &'static str,
+    /// How it is repaired; `None`: it is told, and left.
+    pub remedy: Option<Remedy>,
+}
+
+impl Entry {
+    /// The sentence that tells how it is repaired, or that it is not.
+    #[must_use]
+    pub fn repair(&self) -> String {
+        match self.remedy {
+            Some(remedy) => format!("Repair: {}.", remedy.says),
+            None if self.severity == Severity::Note => "Nothing is to be repaired.".to_owned(),
+            None => "Not repaired: it is told, and left as it is.".to_owned(),
+        }
+    }
+}
+
+/// How a problem is repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remedy {
+    /// When: problems of one layer are repaired before those of the next are believed.
+    pub layer: Layer,
+    /// What the repair does, in words that follow "repair:".
+    pub says: &'static str,
+}
+
+/// The order of repairs. What a layer says can be believed once the layers before it are sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    /// Checks of blocks, and what blocks say of themselves.
+    Blocks,
+    /// Superblocks, journals, system files.
+    Volume,
+    /// Chains of groups and their counts.
+    Groups,
+    /// Bits of what is in use but marked as free.
+    Marks,
+    /// Inodes, extents, attributes.
+    Trees,
+    /// Entries of directories.
+    Names,
+    /// Indexes of directories.
+    Index,
+    /// The tree of directories, and link counts.
+    Links,
+    /// What is marked as used for nothing, and who shares what.
+    Space,
+}
+
+impl Layer {
+    /// All layers, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Blocks,
+        Self::Volume,
+        Self::Groups,
+        Self::Marks,
+        Self::Trees,
+        Self::Names,
+        Self::Index,
+        Self::Links,
+        Self::Space,
+    ];
 }
 
 /// Declares the problems of an area.
@@ -50,7 +111,7 @@ macro_rules! problems {
         $(
             $(#[doc = $doc:literal])+
             $name:ident { $( $field:ident : $type:ty ),* $(,)? } = $code:literal $severity:ident $preen:ident
-                $message:literal;
+                $message:literal $(=> $layer:ident $says:literal)?;
         )*
     ) => {
         $(#[$meta])*
@@ -70,6 +131,7 @@ macro_rules! problems {
                     severity: cowfs_format::toolkit::report::Severity::$severity,
                     preen: problems!(@preen $preen),
                     explanation: concat!($( $doc ),+),
+                    remedy: problems!(@remedy $($layer $says)?),
                 }, )*
             ];
 
@@ -97,6 +159,13 @@ macro_rules! problems {
     };
     (@preen preen) => { true };
     (@preen ask) => { false };
+    (@remedy) => { None };
+    (@remedy $layer:ident $says:literal) => {
+        Some($crate::catalogue::Remedy {
+            layer: $crate::catalogue::Layer::$layer,
+            says: $says,
+        })
+    };
 }
 pub(crate) use problems;
 

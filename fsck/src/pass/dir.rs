@@ -79,7 +79,7 @@ fn name_hash(name: &[u8]) -> u64 {
 }
 
 /// A name for messages.
-fn shown(name: &[u8]) -> String {
+pub(crate) fn shown(name: &[u8]) -> String {
     cowfs_format::toolkit::report::PathText(name.to_vec()).shown()
 }
 

@@ -22,10 +22,10 @@ pub(crate) struct Attached<'a> {
 
 /// A run of clusters with a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span {
-    first: u32,
-    end: u32,
-    count: u64,
+pub(crate) struct Span {
+    pub(crate) first: u32,
+    pub(crate) end: u32,
+    pub(crate) count: u64,
 }
 
 /// Checks a tree and claims its blocks and the clusters that its files share.
@@ -86,7 +86,7 @@ fn claim(cx: &Cx<'_>, out: &mut Out, tree: &Attached<'_>, block: &Checked<'_, Re
 }
 
 /// The runs of clusters that are mapped, with the number of mappings.
-fn spans(shares: &[(BlockNo, u32, i32)]) -> Vec<Span> {
+pub(crate) fn spans(shares: &[(BlockNo, u32, i32)]) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     let (mut count, mut since) = (0i64, 0u32);
     for &(_, cluster, change) in shares {

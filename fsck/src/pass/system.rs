@@ -74,7 +74,7 @@ impl System {
 }
 
 /// The files that a volume must have, with the flags that each must carry.
-fn wanted(view: View<'_>) -> Vec<(SystemFile, InodeFlags)> {
+pub(crate) fn wanted(view: View<'_>) -> Vec<(SystemFile, InodeFlags)> {
     let chain = InodeFlags::BITMAP | InodeFlags::CHAIN;
     let none = InodeFlags::empty();
     let mut wanted = vec![
@@ -117,7 +117,7 @@ fn wanted(view: View<'_>) -> Vec<(SystemFile, InodeFlags)> {
 }
 
 /// Flags that say what kind of system file an inode is.
-const KINDS: InodeFlags = InodeFlags::LOCAL_ALLOC
+pub(crate) const KINDS: InodeFlags = InodeFlags::LOCAL_ALLOC
     .union(InodeFlags::BITMAP)
     .union(InodeFlags::JOURNAL)
     .union(InodeFlags::HEARTBEAT)

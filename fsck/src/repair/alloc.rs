@@ -1,0 +1,295 @@
+//! Allocators: counts, bits, and what blocks say of where they came from.
+
+use cowfs_format::block::{MetaBlock, check_offset_of};
+use cowfs_format::error::Result;
+use cowfs_format::layout::{
+    ChainList, DINODE_HEAD, Dinode, DxRoot, ExtentBlock, FileType, GROUP_BITMAP, GROUP_LIST,
+    GroupDesc, InodeFlags, RefcountBlock, XattrBlock,
+};
+use cowfs_format::read::inode;
+use cowfs_format::units::{BlockNo, ClusterNo, low16, low32};
+use zerocopy::FromBytes;
+
+use super::stage::{Stage, cannot};
+use super::{group, slots, system};
+use crate::catalogue::{AllocProblem, At};
+
+/// Repairs a problem of an allocator.
+pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) -> Result<()> {
+    use AllocProblem as P;
+    let owner = || at.inode.ok_or_else(|| cannot("it has no inode"));
+    let block = || {
+        at.block
+            .or(at.inode)
+            .ok_or_else(|| cannot("it has no place"))
+    };
+    match *problem {
+        P::ChainCpg { expected, .. } => {
+            if !group::is_global(stage, owner()?) {
+                return Err(cannot("how large its groups are cannot be known"));
+            }
+            chains(stage, owner()?, |list| {
+                list.cl_cpg = low16(expected.into()).into()
+            })
+        }
+        P::ChainBpc { expected, .. } => {
+            chains(stage, owner()?, |list| list.cl_bpc = expected.into())
+        }
+        P::ChainCount { expected, .. } => chains(stage, owner()?, |list| {
+            list.cl_count = low16(expected).into()
+        }),
+        P::GroupGen { .. } => {
+            let generation = stage.view().info().fs_generation.0;
+            stage.edit::<GroupDesc>(block()?, |desc| desc.bg_generation = generation.into())
+        }
+        P::GroupBlkno { .. } => {
+            let blkno = block()?;
+            stage.edit::<GroupDesc>(blkno, |desc| desc.bg_blkno = blkno.0.into())
+        }
+        P::GroupParent { found, expected } => {
+            if group::is_allocator(stage, BlockNo(found)) {
+                // It is the chain that is wrong, or both are.
+                group::rebuild(stage, owner()?)?;
+                return group::rebuild(stage, BlockNo(found));
+            }
+            stage.edit::<GroupDesc>(block()?, |desc| desc.bg_parent_dinode = expected.into())
+        }
+        P::GroupChain { expected, .. } => {
+            stage.edit::<GroupDesc>(block()?, |desc| desc.bg_chain = low16(expected).into())
+        }
+        P::GroupFreeBits { expected, .. } => stage.edit::<GroupDesc>(block()?, |desc| {
+            desc.bg_free_bits_count = low16(expected.into()).into();
+        }),
+        P::GroupBits { expected, .. } => stage.edit::<GroupDesc>(block()?, |desc| {
+            desc.bg_bits = low16(expected.into()).into();
+        }),
+        P::GroupSize { expected, .. } => {
+            stage.edit::<GroupDesc>(block()?, |desc| desc.bg_size = expected.into())
+        }
+        P::GroupSelfBit {} => stage.set_bits(owner()?, block()?, 0..1, true),
+        P::GroupTailBits { .. } => tail(stage, block()?),
+        P::GroupUnexpected {}
+        | P::GroupExpected { .. }
+        | P::GroupDuplicate { .. }
+        | P::GroupChainLoop { .. }
+        | P::ChainNextFree { .. }
+        | P::ChainEmpty { .. }
+        | P::ChainHeadRange { .. }
+        | P::ChainLinkMagic { .. }
+        | P::ChainLinkGen { .. }
+        | P::ChainLinkRange {} => group::rebuild(stage, owner()?),
+        P::ChainIClusters { expected, .. } => {
+            let bits = stage.geo().cluster_bits();
+            stage.edit::<Dinode>(owner()?, |inode| {
+                inode.i_clusters = low32(expected).into();
+                inode.i_size = (expected << bits).into();
+            })
+        }
+        P::ChainISize { expected, .. } => {
+            stage.edit::<Dinode>(owner()?, |inode| inode.i_size = expected.into())
+        }
+        // Where more than the use of bits is wrong, a group may be missing: it is looked for.
+        P::ChainGroupBits {
+            total,
+            expected_total,
+            ..
+        }
+        | P::ChainBits {
+            total,
+            expected_total,
+            ..
+        } if u64::from(total) != expected_total => group::rebuild(stage, owner()?),
+        P::ChainGroupBits {
+            expected_used,
+            expected_total,
+            ..
+        } => stage.edit::<Dinode>(owner()?, |inode| {
+            inode.id1_low = low32(expected_used).into();
+            inode.id1_high = low32(expected_total).into();
+        }),
+        P::ChainBits {
+            chain,
+            expected_free,
+            expected_total,
+            ..
+        } => {
+            let at = usize::try_from(chain).unwrap_or(usize::MAX);
+            let at = at.saturating_mul(16).saturating_add(DINODE_HEAD + 16);
+            stage.edit_bytes::<Dinode>(owner()?, |bytes| {
+                let rec = bytes
+                    .get_mut(at..at.saturating_add(8))
+                    .ok_or_else(|| cannot("there is no such chain"))?;
+                rec[..4].copy_from_slice(&low32(expected_free).to_le_bytes());
+                rec[4..].copy_from_slice(&low32(expected_total).to_le_bytes());
+                Ok(())
+            })
+        }
+        P::DiscontigDepth { .. } => list(stage, block()?, 0, 0),
+        P::DiscontigCount { expected, .. } => list(stage, block()?, 2, low16(expected)),
+        P::DiscontigNextFree { .. } => group::pieces(stage, owner()?, block()?),
+        P::InodeBitUnused { bit, .. } => inode_bit(stage, block()?, bit, false),
+        P::InodeBitFree { bit } => inode_bit(stage, block()?, bit, true),
+        P::MetaBitFree { bit, .. } => {
+            let (allocator, group) = group_of(stage, block()?)?;
+            stage.set_bits(allocator, group, bit..bit + 1, true)
+        }
+        P::MetaLeak { first, count } => stage.set_bits(
+            owner()?,
+            block()?,
+            first..first.saturating_add(count),
+            false,
+        ),
+        P::ClusterFree { first, count } => clusters(stage, at, first, count, true),
+        P::ClusterLeak { first, count } => clusters(stage, at, first, count, false),
+        P::DupClusters {
+            first,
+            count,
+            other,
+        } => part(stage, owner()?, BlockNo(other), first, count),
+        // What else claims them gets a copy.
+        P::DupClustersSystem { .. } => Ok(()),
+        P::SuballocFields { .. } => origin(stage, block()?),
+        _ => slots::repair(stage, at, problem),
+    }
+}
+
+fn chains(
+    stage: &Stage<'_, '_>,
+    allocator: BlockNo,
+    change: impl FnOnce(&mut ChainList),
+) -> Result<()> {
+    stage.edit_bytes::<Dinode>(allocator, |bytes| {
+        let body = bytes.get_mut(DINODE_HEAD..).unwrap_or_default();
+        let (list, _) =
+            ChainList::mut_from_prefix(body).map_err(|_| cannot("there is no list of chains"))?;
+        change(list);
+        Ok(())
+    })
+}
+
+/// Sets a number of the list of extents of a group.
+fn list(stage: &Stage<'_, '_>, group: BlockNo, at: usize, value: u16) -> Result<()> {
+    stage.edit_bytes::<GroupDesc>(group, |bytes| {
+        let place = bytes.get_mut(GROUP_LIST + at..GROUP_LIST + at + 2);
+        let place = place.ok_or_else(|| cannot("there is no list of extents"))?;
+        place.copy_from_slice(&value.to_le_bytes());
+        Ok(())
+    })
+}
+
+/// Clears the bits behind the end of a group.
+fn tail(stage: &Stage<'_, '_>, group: BlockNo) -> Result<()> {
+    stage.edit_bytes::<GroupDesc>(group, |bytes| {
+        let (head, _) =
+            GroupDesc::read_from_prefix(bytes).map_err(|_| cannot("the group is short"))?;
+        let bits = usize::from(head.bg_bits.get());
+        let end = GROUP_BITMAP + usize::from(head.bg_size.get());
+        let bitmap = bytes
+            .get_mut(GROUP_BITMAP..end)
+            .ok_or_else(|| cannot("the bitmap does not fit its block"))?;
+        for (index, byte) in bitmap.iter_mut().enumerate().skip(bits / 8) {
+            let kept = bits.saturating_sub(index * 8);
+            *byte &= if kept >= 8 { 0xFF } else { (1 << kept) - 1 };
+        }
+        Ok(())
+    })
+}
+
+/// The allocator and the group that a block came from.
+pub(super) fn group_of(stage: &Stage<'_, '_>, blkno: BlockNo) -> Result<(BlockNo, BlockNo)> {
+    let found = stage.evidence.groups.locate(blkno);
+    let (group, _) = found.ok_or_else(|| cannot("it lies in no group"))?;
+    Ok((group.allocator, group.blkno))
+}
+
+fn inode_bit(stage: &mut Stage<'_, '_>, blkno: BlockNo, bit: u32, used: bool) -> Result<()> {
+    let (allocator, group) = group_of(stage, blkno)?;
+    let inodes = cowfs_format::volume::system::SystemFile::GlobalInodeAlloc;
+    if !used && stage.evidence.system.find(inodes) == Some(allocator) {
+        return system::remake(stage, blkno);
+    }
+    stage.set_bits(allocator, group, bit..bit.saturating_add(1), used)
+}
+
+/// Sets or clears clusters of one group in the global bitmap.
+fn clusters(stage: &Stage<'_, '_>, at: At, first: u32, count: u32, used: bool) -> Result<()> {
+    let (Some(bitmap), Some(group)) = (at.inode, at.block) else {
+        return Err(cannot("it has no place"));
+    };
+    let bit = first % stage.geo().clusters_per_group().max(1);
+    stage.set_bits(bitmap, group, bit..bit.saturating_add(count), used)
+}
+
+/// Gives one of two files that use the same clusters a copy of its own. The one with the lower
+/// number keeps them, unless it is the only one of the two that can move.
+fn part(
+    stage: &mut Stage<'_, '_>,
+    owner: BlockNo,
+    other: BlockNo,
+    first: u32,
+    count: u32,
+) -> Result<()> {
+    let moves = |blkno: BlockNo| {
+        inode::read(stage.view(), blkno).is_ok_and(|inode| {
+            let file = matches!(
+                inode.file_type(),
+                Some(FileType::Regular | FileType::Symlink)
+            );
+            file && !inode.flags().contains(InodeFlags::SYSTEM)
+        })
+    };
+    if !moves(owner) || (owner < other && moves(other)) {
+        return Ok(());
+    }
+    let first = ClusterNo(first);
+    let parted = stage.transact(|txn| txn.part(owner, first, count))?;
+    if parted == 0 {
+        return Err(cannot("it is not its data that is there"));
+    }
+    Ok(())
+}
+
+/// Writes into a block where it came from.
+pub(super) fn origin(stage: &Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
+    let found = stage.evidence.groups.locate(blkno);
+    let (group, bit) = found.ok_or_else(|| cannot("it lies in no group"))?;
+    let (slot, bit, loc) = (group.slot, low16(bit.into()), group.blkno.0);
+    let mut signature = [0; 8];
+    signature.copy_from_slice(stage.view().raw(blkno)?.get(..8).unwrap_or(&[0; 8]));
+    macro_rules! set {
+        ($type:ty, $slot:ident, $bit:ident, $loc:ident) => {
+            stage.edit::<$type>(blkno, |head| {
+                head.$slot = slot.into();
+                head.$bit = bit.into();
+                head.$loc = loc.into();
+            })
+        };
+    }
+    match signature {
+        Dinode::SIGNATURE => set!(Dinode, i_suballoc_slot, i_suballoc_bit, i_suballoc_loc),
+        ExtentBlock::SIGNATURE => {
+            set!(ExtentBlock, h_suballoc_slot, h_suballoc_bit, h_suballoc_loc)
+        }
+        DxRoot::SIGNATURE => set!(DxRoot, dr_suballoc_slot, dr_suballoc_bit, dr_suballoc_loc),
+        XattrBlock::SIGNATURE => {
+            set!(
+                XattrBlock,
+                xb_suballoc_slot,
+                xb_suballoc_bit,
+                xb_suballoc_loc
+            )
+        }
+        RefcountBlock::SIGNATURE => {
+            set!(
+                RefcountBlock,
+                rf_suballoc_slot,
+                rf_suballoc_bit,
+                rf_suballoc_loc
+            )
+        }
+        _ => {
+            debug_assert!(check_offset_of(signature).is_none());
+            Err(cannot("the block is not what it was"))
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Checks of blocks: one flipped bit put right, contents that were found sound given a new check.
+
+use cowfs_format::block::check_offset_of;
+use cowfs_format::ecc;
+use cowfs_format::error::Result;
+use cowfs_format::layout::XATTR_BUCKET;
+use cowfs_format::units::BlockNo;
+
+use super::stage::{Stage, cannot};
+use crate::catalogue::At;
+
+/// How many blocks a check covers, and where it lies, by the name of what they hold.
+fn extent_of_check(stage: &Stage<'_, '_>, blkno: BlockNo, what: &str) -> Result<(usize, usize)> {
+    let geo = stage.geo();
+    let bucket = (XATTR_BUCKET >> geo.block_bits(), 0x08);
+    Ok(match what {
+        "inode" | "superblock" | "backup superblock" => (1, 0x80),
+        "group descriptor" => (1, 0x30),
+        "extent block" | "directory index block" => (1, 0x08),
+        "refcount tree root" | "refcount block" => (1, 0x20),
+        "directory block" => (1, geo.block_bytes() - ecc::CHECK_BYTES),
+        "xattr bucket" => bucket,
+        "xattr block" => {
+            let block = stage.view().raw(blkno)?;
+            let mut signature = [0; 8];
+            signature.copy_from_slice(block.get(..8).unwrap_or(&[0; 8]));
+            match check_offset_of(signature) {
+                Some(at) => (1, at),
+                None => bucket,
+            }
+        }
+        _ => return Err(cannot("it is not known where its check lies")),
+    })
+}
+
+fn place(at: At) -> Result<BlockNo> {
+    at.block
+        .or(at.inode)
+        .ok_or_else(|| cannot("it has no place"))
+}
+
+/// Writes back what the ECC corrects.
+pub(super) fn flip(stage: &Stage<'_, '_>, at: At, what: &str) -> Result<()> {
+    let blkno = place(at)?;
+    let (count, check_at) = extent_of_check(stage, blkno, what)?;
+    stage.edit_run(blkno, count, Some(check_at), |_| Ok(()))
+}
+
+/// Gives a block whose identity is right a check for what it holds. What it holds is looked at by
+/// the next round like anything else.
+pub(super) fn stamp(stage: &Stage<'_, '_>, at: At, what: &str) -> Result<()> {
+    let blkno = place(at)?;
+    let (count, check_at) = extent_of_check(stage, blkno, what)?;
+    let mut bytes = stage.view().run(blkno, count)?.into_owned();
+    stage.put_run(blkno, Some(check_at), &mut bytes)
+}

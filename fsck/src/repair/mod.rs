@@ -1,0 +1,401 @@
+//! Repairs: scan, decide, stage, prove, commit.
+//!
+//! A round checks the whole staged volume and repairs what was found in one [`Layer`]; the next
+//! round's check tells whether that was right, and what it brought to light. Nothing is written
+//! before a round has nothing left to do and its check is better than the first one; then everything
+//! is, in one [`commit`]. There is a file here for each kind of structure, as in `pass/`.
+
+mod alloc;
+mod block;
+mod commit;
+mod connect;
+mod dir;
+mod extents;
+mod group;
+mod hidden;
+mod index;
+mod inode;
+pub mod policy;
+mod refcount;
+mod slots;
+mod stage;
+mod system;
+mod volume;
+mod xattr;
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use cowfs_format::device::{Device, DeviceMut, OverlayDevice};
+use cowfs_format::error::{Error, Result};
+use cowfs_format::toolkit::exit::ExitBits;
+use cowfs_format::toolkit::progress::Progress;
+use cowfs_format::toolkit::report::{Item, Outcome, Report, Severity};
+use cowfs_format::txn::Timestamp;
+use cowfs_format::units::BlockNo;
+use cowfs_format::volume::Volume;
+use cowfs_format::volume::scan::Scanner;
+
+use crate::catalogue::{At, Finding, Layer, Problem};
+use crate::check::{Checked, check_with};
+use hidden::Hidden;
+use policy::Decider;
+use stage::{Stage, Staged, cannot};
+
+/// Rounds after which what is left is left. Each layer takes one, and what a repair brings to light
+/// a few more.
+const MOST_ROUNDS: usize = 32;
+
+/// How a volume is opened: by its superblock, or by a backup.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way {
+    /// The number of the backup superblock, 1 to 6.
+    pub backup: Option<u32>,
+    /// Block size as a power of two, when it is known.
+    pub block_bits: Option<u32>,
+}
+
+impl Way {
+    /// Opens a volume.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn open<D: Device>(self, device: D) -> Result<Volume<D>> {
+        match self.backup {
+            Some(number) => Volume::open_backup(device, number, self.block_bits),
+            None => Volume::open(device),
+        }
+    }
+}
+
+/// How to repair.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How the volume is opened.
+    pub way: Way,
+    /// The time that repairs leave in what they make.
+    pub now: Timestamp,
+    /// Whether the device is a copy that nobody else sees, to be written without a journal.
+    pub copy: bool,
+    /// Where an undo log may stand while a repair is written that no journal can carry.
+    pub undo: Option<PathBuf>,
+}
+
+/// What a repair did.
+#[derive(Debug)]
+pub struct Repaired {
+    /// What the check of the state that is now on the device says.
+    pub checked: Checked,
+    /// The findings of all rounds in the order in which they came up, with what was done.
+    pub items: Vec<Item>,
+    /// Blocks written.
+    pub blocks: usize,
+    /// Whether a journal was replayed.
+    pub replayed: bool,
+}
+
+impl Repaired {
+    /// The report, for a volume of that name.
+    #[must_use]
+    pub fn report(&self, name: &str) -> Report {
+        let mut report = self.checked.report(name);
+        report.findings.clone_from(&self.items);
+        if self.blocks == 0 && !self.replayed {
+            return report;
+        }
+        report
+            .facts
+            .insert("blocks_repaired".to_owned(), self.blocks.into());
+        if report.exit == ExitBits::CLEAN.code() {
+            report.status = "repaired";
+            report.exit = ExitBits::CORRECTED.code();
+        } else {
+            report.status = "repaired in part";
+            report.exit |= ExitBits::CORRECTED.code();
+        }
+        report
+    }
+}
+
+/// Tells findings of different rounds apart.
+fn key(finding: &Finding) -> String {
+    let At { inode, block } = finding.at;
+    let number = |place: Option<BlockNo>| place.map_or(0, |b| b.0);
+    let (inode, block) = (number(inode), number(block));
+    format!(
+        "{} {inode} {block} {}",
+        finding.problem.code(),
+        finding.problem
+    )
+}
+
+/// How bad a state is: errors first, then warnings.
+fn badness(checked: &Checked) -> [u64; 4] {
+    let count = |severity| {
+        let entries = checked
+            .findings
+            .iter()
+            .map(|finding| finding.problem.entry());
+        // What is only told counts when it can be put right.
+        let of = entries.filter(|entry| {
+            entry.severity == severity && (severity > Severity::Note || entry.remedy.is_some())
+        });
+        of.count() as u64
+    };
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    [checked.left_out, errors, warnings, count(Severity::Note)]
+}
+
+/// Repairs a volume as far as `decider` allows. Nothing is written when the result would not be
+/// better than what there is.
+///
+/// # Errors
+/// The volume cannot be opened, a node of a cluster may be alive, or the device fails.
+pub fn repair(
+    device: &dyn DeviceMut,
+    options: &Options,
+    decider: &mut Decider<'_>,
+    scanner: &Scanner,
+    progress: &Progress,
+    alone: &mut dyn FnMut(&mut Volume<&dyn DeviceMut>) -> Result<()>,
+) -> Result<Repaired> {
+    let undo = options.undo.as_deref();
+    if let Some(path) = undo {
+        commit::take_back(device, path)?;
+    }
+    let mut volume = options.way.open(device)?;
+    alone(&mut volume)?;
+    let pending = !volume.pending().is_empty();
+    if pending && !decider.replays() {
+        return Err(cannot(
+            "its journal must be replayed before anything can be repaired",
+        ));
+    }
+    let mut replayed = false;
+    match volume.recover() {
+        Ok(recovered) => replayed = !recovered.replayed.is_empty(),
+        // With nothing to replay, a journal of no use is repaired like anything else.
+        Err(Error::Refused { .. } | Error::Fault(_)) if !pending => {}
+        Err(error) => return Err(error),
+    }
+    if replayed {
+        volume = options.way.open(device)?;
+        alone(&mut volume)?;
+    }
+    let mut staging = Staging {
+        overlay: OverlayDevice::new(device),
+        way: options.way,
+        now: options.now,
+        history: History::default(),
+        tried: HashSet::new(),
+    };
+    let (first, mut last) = staging.rounds(decider, scanner, progress)?;
+    let Staging {
+        overlay,
+        mut history,
+        ..
+    } = staging;
+    let mut blocks = 0;
+    let mut better = false;
+    if let Some(first) = first {
+        better = badness(&last) < badness(&first) && !last.stopped;
+        if better {
+            blocks = commit::commit(&mut volume, &overlay, options.copy, undo)?;
+        } else {
+            let stopped = last.stopped;
+            last = first;
+            last.stopped = stopped;
+            history.keep_first(&last);
+        }
+    }
+    let items = history.items(&last, better);
+    Ok(Repaired {
+        checked: last,
+        items,
+        blocks,
+        replayed,
+    })
+}
+
+/// A repair under way.
+struct Staging<'d> {
+    overlay: OverlayDevice<&'d dyn DeviceMut>,
+    way: Way,
+    now: Timestamp,
+    history: History,
+    /// Findings that a repair was tried for.
+    tried: HashSet<String>,
+}
+
+impl<'d> Staging<'d> {
+    /// Repairs in memory until there is nothing left to do; the first check and the last one.
+    fn rounds(
+        &mut self,
+        decider: &mut Decider<'_>,
+        scanner: &Scanner,
+        progress: &Progress,
+    ) -> Result<(Option<Checked>, Checked)> {
+        let mut first = None;
+        for round in 0.. {
+            let unused = OverlayDevice::new(*self.overlay.base());
+            let overlay = std::mem::replace(&mut self.overlay, unused);
+            let mut volume: Staged<'d> = self.way.open(overlay)?;
+            let checked = check_with(&volume, scanner, progress);
+            self.history.add(&checked);
+            let plan = if checked.stopped || round == MOST_ROUNDS {
+                Vec::new()
+            } else {
+                self.plan(&checked, volume.info().system_dir, decider)
+            };
+            let mut stage = Stage::new(&mut volume, &checked.evidence, self.now);
+            for finding in plan {
+                let name = key(finding);
+                if let Err(error) = apply(&mut stage, finding) {
+                    if matches!(error, Error::Io(_)) {
+                        return Err(error);
+                    }
+                    let why = error.to_string();
+                    let why = why.strip_prefix("not written: ").unwrap_or(&why);
+                    self.history.failed(&name, why);
+                }
+                self.tried.insert(name);
+            }
+            stage.finish()?;
+            let more = !checked.stopped && self.history.planned > 0;
+            self.history.planned = 0;
+            self.overlay = volume.into_device();
+            if !more {
+                return Ok((first, checked));
+            }
+            first.get_or_insert(checked);
+        }
+        Err(cannot("the rounds of the repair did not end"))
+    }
+
+    /// What is to be repaired in this round: findings of the first layer that has any.
+    fn plan<'c>(
+        &mut self,
+        checked: &'c Checked,
+        volume_dir: BlockNo,
+        decider: &mut Decider<'_>,
+    ) -> Vec<&'c Finding> {
+        let hidden = Hidden::by(&checked.findings, volume_dir);
+        for layer in Layer::ALL {
+            let mut plan = Vec::new();
+            for finding in &checked.findings {
+                let entry = finding.problem.entry();
+                let Some(remedy) = entry.remedy.filter(|remedy| remedy.layer == layer) else {
+                    continue;
+                };
+                let name = key(finding);
+                if self.tried.contains(&name) {
+                    continue;
+                }
+                if let Some(why) = hidden.forbids(finding) {
+                    self.history.failed(&name, why);
+                    continue;
+                }
+                let shown = shown(checked, finding, remedy.says);
+                if decider.allows(finding, &name, &shown) {
+                    self.history.forget_failure(&name);
+                    plan.push(finding);
+                } else {
+                    self.history
+                        .failed(&name, "not to be repaired without a decision");
+                }
+            }
+            if !plan.is_empty() {
+                self.history.planned = plan.len();
+                return plan;
+            }
+        }
+        Vec::new()
+    }
+}
+
+/// The question about a finding.
+fn shown(checked: &Checked, finding: &Finding, says: &str) -> String {
+    let report = Report {
+        findings: vec![checked.item(finding)],
+        ..Report::default()
+    };
+    let mut text = Vec::new();
+    // Writing to memory does not fail.
+    let _ = report.text_findings(&mut text);
+    format!("{}    repair: {says}?", String::from_utf8_lossy(&text))
+}
+
+/// Repairs what a finding is about.
+fn apply(stage: &mut Stage<'_, '_>, finding: &Finding) -> Result<()> {
+    let at = finding.at;
+    match &finding.problem {
+        Problem::VolumeProblem(problem) => volume::repair(stage, at, problem),
+        Problem::AllocProblem(problem) => alloc::repair(stage, at, problem),
+        Problem::InodeProblem(problem) => inode::repair(stage, at, problem),
+        Problem::DirProblem(problem) => dir::repair(stage, at, problem),
+        Problem::XattrProblem(problem) => xattr::repair(stage, at, problem),
+        Problem::RefcountProblem(problem) => refcount::repair(stage, at, problem),
+    }
+}
+
+/// Everything that came up, in order, and what became of it.
+#[derive(Default)]
+struct History {
+    items: Vec<(String, Item)>,
+    known: HashSet<String>,
+    /// Why something was not repaired.
+    failures: HashMap<String, String>,
+    /// Number of repairs in this round.
+    planned: usize,
+}
+
+impl History {
+    fn add(&mut self, checked: &Checked) {
+        for finding in &checked.findings {
+            let name = key(finding);
+            if self.known.insert(name.clone()) {
+                self.items.push((name, checked.item(finding)));
+            }
+        }
+    }
+
+    /// Forgets what came up on the way, when the way was not taken.
+    fn keep_first(&mut self, first: &Checked) {
+        let names: HashSet<String> = first.findings.iter().map(key).collect();
+        self.items.retain(|(name, _)| names.contains(name));
+    }
+
+    fn failed(&mut self, name: &str, why: &str) {
+        self.failures.insert(name.to_owned(), why.to_owned());
+    }
+
+    fn forget_failure(&mut self, name: &str) {
+        self.failures.remove(name);
+    }
+
+    /// The findings with their outcomes, once `last` is what the device holds.
+    fn items(self, last: &Checked, committed: bool) -> Vec<Item> {
+        let left: HashSet<String> = last.findings.iter().map(key).collect();
+        let says: HashMap<&str, &str> = crate::catalogue::entries()
+            .filter_map(|entry| Some((entry.code, entry.remedy?.says)))
+            .collect();
+        let finish = |(name, mut item): (String, Item)| {
+            let repaired = committed && !left.contains(&name);
+            if item.severity == Severity::Note && !repaired {
+                return item;
+            }
+            let what = match (repaired, self.failures.get(&name), says.get(item.code)) {
+                (true, _, Some(says)) => (*says).to_owned(),
+                (true, _, None) => "went with what was repaired beside it".to_owned(),
+                (false, Some(why), _) => why.clone(),
+                (false, None, None) => "this version has no repair for it".to_owned(),
+                (false, None, Some(_)) => {
+                    "no repair of it could be proven; nothing was written for it".to_owned()
+                }
+            };
+            item.outcome = Some(Outcome { repaired, what });
+            item
+        };
+        self.items.into_iter().map(finish).collect()
+    }
+}
