@@ -6,6 +6,7 @@ mod healthy;
 mod hostile;
 mod patch;
 mod recipes;
+mod repairs;
 mod trees;
 
 use std::collections::BTreeSet;

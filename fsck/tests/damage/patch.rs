@@ -21,7 +21,7 @@ use cowfs_format::volume::system::{self, SystemFile};
 use fsck_cowfs::{Checked, Options, check};
 
 /// An image that is never written: recipes write over it.
-type Base = &'static MmapDevice;
+pub(crate) type Base = &'static MmapDevice;
 
 /// Unpacks an image once for all recipes. `backups` is a larger volume of ours that has backup
 /// superblocks, which none of the golden images is large enough for.
@@ -59,12 +59,12 @@ fn with_backups() -> tempfile::NamedTempFile {
 
 /// An image with damage over it.
 pub(crate) struct Patch {
-    device: OverlayDevice<Base>,
+    pub(crate) device: OverlayDevice<Base>,
     pub(crate) info: VolumeInfo,
     stamp: bool,
     /// Whether a block with a check was written.
     pub(crate) checked_blocks: bool,
-    unreadable: BTreeSet<u64>,
+    pub(crate) unreadable: BTreeSet<u64>,
 }
 
 impl Patch {
