@@ -193,6 +193,7 @@ pub fn repair(
     let Staging {
         overlay,
         mut history,
+        tried,
         ..
     } = staging;
     let mut blocks = 0;
@@ -208,7 +209,7 @@ pub fn repair(
             history.keep_first(&last);
         }
     }
-    let items = history.items(&last, better);
+    let items = history.items(&last, better, &tried);
     Ok(Repaired {
         checked: last,
         items,
@@ -341,7 +342,7 @@ fn apply(stage: &mut Stage<'_, '_>, finding: &Finding) -> Result<()> {
 /// Everything that came up, in order, and what became of it.
 #[derive(Default)]
 struct History {
-    items: Vec<(String, Item)>,
+    items: Vec<(String, Item, Option<&'static str>)>,
     known: HashSet<String>,
     /// Why something was not repaired.
     failures: HashMap<String, String>,
@@ -354,7 +355,8 @@ impl History {
         for finding in &checked.findings {
             let name = key(finding);
             if self.known.insert(name.clone()) {
-                self.items.push((name, checked.item(finding)));
+                let says = finding.problem.entry().remedy.map(|remedy| remedy.says);
+                self.items.push((name, checked.item(finding), says));
             }
         }
     }
@@ -362,7 +364,7 @@ impl History {
     /// Forgets what came up on the way, when the way was not taken.
     fn keep_first(&mut self, first: &Checked) {
         let names: HashSet<String> = first.findings.iter().map(key).collect();
-        self.items.retain(|(name, _)| names.contains(name));
+        self.items.retain(|(name, ..)| names.contains(name));
     }
 
     fn failed(&mut self, name: &str, why: &str) {
@@ -374,22 +376,23 @@ impl History {
     }
 
     /// The findings with their outcomes, once `last` is what the device holds.
-    fn items(self, last: &Checked, committed: bool) -> Vec<Item> {
+    fn items(self, last: &Checked, committed: bool, tried: &HashSet<String>) -> Vec<Item> {
         let left: HashSet<String> = last.findings.iter().map(key).collect();
-        let says: HashMap<&str, &str> = crate::catalogue::entries()
-            .filter_map(|entry| Some((entry.code, entry.remedy?.says)))
-            .collect();
-        let finish = |(name, mut item): (String, Item)| {
+        let finish = |(name, mut item, says): (String, Item, Option<&'static str>)| {
             let repaired = committed && !left.contains(&name);
             if item.severity == Severity::Note && !repaired {
                 return item;
             }
-            let what = match (repaired, self.failures.get(&name), says.get(item.code)) {
-                (true, _, Some(says)) => (*says).to_owned(),
-                (true, _, None) => "went with what was repaired beside it".to_owned(),
-                (false, Some(why), _) => why.clone(),
-                (false, None, None) => "this version has no repair for it".to_owned(),
-                (false, None, Some(_)) => {
+            let failure = self.failures.get(&name);
+            let own = says.filter(|_| tried.contains(&name) && failure.is_none());
+            let what = match (repaired, own, failure) {
+                (true, Some(says), _) => says.to_owned(),
+                (true, None, _) => "it went with what was repaired beside it".to_owned(),
+                (false, _, Some(why)) => why.clone(),
+                (false, _, None) if says.is_none() => {
+                    "this version has no repair for it".to_owned()
+                }
+                (false, _, None) => {
                     "no repair of it could be proven; nothing was written for it".to_owned()
                 }
             };
