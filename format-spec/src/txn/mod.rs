@@ -26,6 +26,7 @@ mod unlink;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 
 pub(crate) use clusters::ClusterPool;
@@ -40,7 +41,7 @@ use crate::device::{Device, DeviceMut, OverlayDevice};
 use crate::ecc;
 use crate::error::{Error, Result};
 use crate::layout::{Incompat, RoCompat};
-use crate::units::{BlockNo, ClusterNo, Slot};
+use crate::units::{BlockNo, ClusterNo, Slot, index};
 use crate::volume::Volume;
 
 /// A transaction on a volume.
@@ -358,8 +359,16 @@ impl<'v> Txn<'v> {
     /// # Errors
     /// The device fails.
     pub(crate) fn write_data(&mut self, cluster: ClusterNo, skip: u64, data: &[u8]) -> Result<()> {
-        let offset = self.data_at(cluster, skip, data.len() as u64)?;
-        Ok(self.device.write_at(offset, data)?)
+        let mut rest = data;
+        for piece in self.data_pieces(cluster, skip, data.len() as u64) {
+            let (part, behind) = rest.split_at(index(piece.len).min(rest.len()));
+            rest = behind;
+            match self.staged_part(&piece) {
+                Some(bytes) => bytes.copy_from_slice(part),
+                None => self.device.write_at(piece.offset, part)?,
+            }
+        }
+        Ok(())
     }
 
     /// Copies `len` bytes from byte `from` of a host file into clusters, `skip` bytes behind the
@@ -372,13 +381,17 @@ impl<'v> Txn<'v> {
         cluster: ClusterNo,
         skip: u64,
         file: &std::fs::File,
-        from: u64,
+        mut from: u64,
         len: u64,
     ) -> std::io::Result<()> {
-        let offset = self
-            .data_at(cluster, skip, len)
-            .map_err(std::io::Error::other)?;
-        self.device.copy_from(file, from, offset, len)
+        for piece in self.data_pieces(cluster, skip, len) {
+            match self.staged_part(&piece) {
+                Some(bytes) => file.read_exact_at(bytes, from)?,
+                None => self.device.copy_from(file, from, piece.offset, piece.len)?,
+            }
+            from += piece.len;
+        }
+        Ok(())
     }
 
     /// Makes a range of new clusters read as zeros.
@@ -386,26 +399,50 @@ impl<'v> Txn<'v> {
     /// # Errors
     /// The device fails.
     pub(crate) fn zero_data(&mut self, cluster: ClusterNo, skip: u64, len: u64) -> Result<()> {
-        let offset = self.data_at(cluster, skip, len)?;
-        Ok(self.device.write_zeros(offset, len)?)
-    }
-
-    /// The byte of the device from which `len` bytes of data will be written at once. What was
-    /// staged of them (data that an earlier step sent through the journal) goes home first, so that
-    /// the commit does not bring it back over them.
-    fn data_at(&mut self, cluster: ClusterNo, skip: u64, len: u64) -> Result<u64> {
-        let geo = self.info.geo;
-        let offset = (u64::from(cluster.0) << geo.cluster_bits()) + skip;
-        let first = BlockNo(offset >> geo.block_bits());
-        let end = BlockNo((offset + len).div_ceil(geo.block_bytes() as u64));
-        let staged: Vec<BlockNo> = self.staged.range(first..end).map(|(at, _)| *at).collect();
-        for blkno in staged {
-            if let Some(mut block) = self.take(blkno) {
-                block.stamp();
-                self.device.write_at(geo.byte_of(blkno), &block.bytes)?;
+        for piece in self.data_pieces(cluster, skip, len) {
+            match self.staged_part(&piece) {
+                Some(bytes) => bytes.fill(0),
+                None => self.device.write_zeros(piece.offset, piece.len)?,
             }
         }
-        Ok(offset)
+        Ok(())
+    }
+
+    /// The parts of a range of data that go to the device at once, and those that an earlier step
+    /// staged, because they hold what the volume shows before the commit, or stand beside it: those
+    /// stay staged.
+    fn data_pieces(&self, cluster: ClusterNo, skip: u64, len: u64) -> Vec<Piece> {
+        let geo = self.info.geo;
+        let mut offset = (u64::from(cluster.0) << geo.cluster_bits()) + skip;
+        let end = offset + len;
+        let first = BlockNo(offset >> geo.block_bits());
+        let behind = BlockNo(end.div_ceil(geo.block_bytes() as u64));
+        let mut pieces = Vec::new();
+        let mut push = |to: u64, staged| {
+            if to > offset {
+                let len = to - offset;
+                pieces.push(Piece {
+                    offset,
+                    len,
+                    staged,
+                });
+                offset = to;
+            }
+        };
+        for &blkno in self.staged.range(first..behind).map(|(blkno, _)| blkno) {
+            push(geo.byte_of(blkno), None);
+            push(geo.byte_of(blkno.plus(1)).min(end), Some(blkno));
+        }
+        push(end, None);
+        pieces
+    }
+
+    /// The bytes of a piece that is staged.
+    fn staged_part(&mut self, piece: &Piece) -> Option<&mut [u8]> {
+        let blkno = piece.staged?;
+        let skip = index(piece.offset - self.info.geo.byte_of(blkno));
+        let staged = self.staged.get_mut(&blkno)?;
+        staged.bytes.get_mut(skip..skip + index(piece.len))
     }
 
     /// The most bytes of file data worth sending through the journal: a quarter of the smallest
@@ -457,6 +494,15 @@ impl<'v> Txn<'v> {
     pub fn abort(self) {
         drop(self);
     }
+}
+
+/// A part of a range of data.
+struct Piece {
+    /// First byte on the device.
+    offset: u64,
+    len: u64,
+    /// The staged block that it is a part of.
+    staged: Option<BlockNo>,
 }
 
 /// Stands for a block without a head of its own.
