@@ -46,7 +46,8 @@ struct Area {
     free_start: usize,
     /// Bytes of all names and values.
     pairs: usize,
-    /// What no name and value may straddle a multiple of.
+    /// What no name and value may straddle a multiple of. The entries stand before the first one:
+    /// the driver looks for them in the first block of a bucket only.
     border: usize,
 }
 
@@ -78,6 +79,9 @@ impl Area {
         let Some(at) = end.checked_sub(pair).filter(|at| *at >= entries_end + GAP) else {
             return false;
         };
+        if entries_end > self.border {
+            return false;
+        }
         let here = if attr.is_outside() { 0 } else { HERE };
         let entry = XattrEntry {
             xe_name_hash: attr.hash.into(),
@@ -237,6 +241,7 @@ mod tests {
                 prop_assert_eq!(held.first().map(|a| a.hash), Some(bucket.first));
                 prop_assert!(last.is_none_or(|last| last < bucket.first));
                 prop_assert!(held.is_sorted_by_key(|a| a.hash));
+                prop_assert!(16 + 16 * held.len() <= block);
                 last = held.last().map(|a| a.hash);
                 let pairs: usize = held.iter().map(Attr::pair_bytes).sum();
                 prop_assert_eq!(&bucket.bytes[4..6], &low16(pairs as u64).to_le_bytes()[..]);
