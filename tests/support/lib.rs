@@ -27,6 +27,7 @@ pub mod manifest;
 pub mod model;
 pub mod oracle;
 pub mod place;
+pub mod script;
 pub mod session;
 pub mod skip;
 pub mod sum;

@@ -37,7 +37,7 @@ impl Rng {
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) % end
     }
 
-    fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+    pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         let at = self.below(of.len().max(1) as u64);
         of.get(index(at))
     }
@@ -99,12 +99,12 @@ impl Model {
             .collect()
     }
 
-    fn paths(&self, keep: impl Fn(&Node) -> bool) -> Vec<Vec<u8>> {
+    pub(crate) fn paths(&self, keep: impl Fn(&Node) -> bool) -> Vec<Vec<u8>> {
         let kept = self.names.iter().filter(|(_, id)| keep(&self.inodes[id]));
         kept.map(|(path, _)| path.clone()).collect()
     }
 
-    fn files(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn files(&self) -> Vec<Vec<u8>> {
         self.paths(|node| matches!(node.what, What::File(_)))
     }
 
@@ -114,19 +114,19 @@ impl Model {
         found
     }
 
-    fn node(&mut self, path: &[u8]) -> &mut Node {
+    pub(crate) fn node(&mut self, path: &[u8]) -> &mut Node {
         let id = self.names[path];
         self.inodes.get_mut(&id).unwrap()
     }
 
-    fn bytes(&mut self, path: &[u8]) -> &mut Vec<u8> {
+    pub(crate) fn bytes(&mut self, path: &[u8]) -> &mut Vec<u8> {
         match &mut self.node(path).what {
             What::File(bytes) => bytes,
             other => panic!("{other:?} is no file"),
         }
     }
 
-    fn add(&mut self, path: &[u8], node: Node) {
+    pub(crate) fn add(&mut self, path: &[u8], node: Node) {
         self.next += 1;
         if node.what == What::Directory {
             self.count(&parent_of(path), 1);
@@ -143,7 +143,7 @@ impl Model {
         }
     }
 
-    fn remove(&mut self, path: &[u8]) {
+    pub(crate) fn remove(&mut self, path: &[u8]) {
         let id = self.names.remove(path).unwrap();
         let node = self.inodes.get_mut(&id).unwrap();
         if node.what == What::Directory {
@@ -157,9 +157,58 @@ impl Model {
         }
     }
 
-    fn is_empty(&self, directory: &[u8]) -> bool {
+    pub(crate) fn is_empty(&self, directory: &[u8]) -> bool {
         let inside = [directory, b"/"].concat();
         !self.names.keys().any(|path| path.starts_with(&inside))
+    }
+
+    /// Gives a file another name.
+    pub(crate) fn link(&mut self, from: &[u8], to: &[u8]) {
+        self.node(from).links += 1;
+        let id = self.names[from];
+        self.names.insert(to.to_vec(), id);
+    }
+
+    /// Whether two paths name the same inode.
+    pub(crate) fn same(&self, one: &[u8], other: &[u8]) -> bool {
+        self.names.get(one) == self.names.get(other)
+    }
+
+    /// Moves a name, over another one if need be.
+    pub(crate) fn rename(&mut self, from: &[u8], to: &[u8]) {
+        if self.same(from, to) {
+            return; // Two names of one file: nothing happens.
+        }
+        if self.names.contains_key(to) {
+            self.remove(to);
+        }
+        if self.node(from).what == What::Directory {
+            self.count(&parent_of(from), -1);
+            self.count(&parent_of(to), 1);
+        }
+        let id = self.names.remove(from).unwrap();
+        self.names.insert(to.to_vec(), id);
+        let inside = [from, b"/"].concat();
+        let moved = self.names.keys().filter(|path| path.starts_with(&inside));
+        for path in moved.cloned().collect::<Vec<_>>() {
+            let id = self.names.remove(&path).unwrap();
+            let renamed = [to, b"/", &path[inside.len()..]].concat();
+            self.names.insert(renamed, id);
+        }
+    }
+
+    /// A path that does not exist, of letters that every kernel hashes alike.
+    pub(crate) fn new_ascii_path(&self, rng: &mut Rng) -> Vec<u8> {
+        let directories = self.directories();
+        let directory = rng.pick(&directories).unwrap();
+        loop {
+            let name = format!("made {}", rng.below(100_000));
+            let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
+            let path = [&directory[..], slash, name.as_bytes()].concat();
+            if !self.names.contains_key(&path) {
+                return path;
+            }
+        }
     }
 
     /// A path that does not exist, in a directory that does.
@@ -287,9 +336,7 @@ pub fn step(model: &mut Model, rng: &mut Rng, txn: &mut Txn<'_>) {
             let (parent, name) = place(txn, &to);
             let inode = find(txn, from);
             ops::link(txn, inode, parent, &name, NOW).unwrap();
-            model.node(from).links += 1;
-            let id = model.names[from];
-            model.names.insert(to, id);
+            model.link(from, &to);
         }
         8 | 9 => {
             let all = model.paths(|node| node.what != What::Directory);
@@ -389,6 +436,29 @@ pub fn step(model: &mut Model, rng: &mut Rng, txn: &mut Txn<'_>) {
     }
 }
 
+/// Makes a file over `bytes` of free space and gives every second cluster of it back.
+///
+/// # Panics
+/// There is not so much space.
+pub fn ballast(model: &mut Model, txn: &mut Txn<'_>, name: &str, bytes: u64) {
+    let root = txn.info().root;
+    let new = NewInode::at(NOW, 0o100_644, 0, 0);
+    let inode = ops::make_node(txn, root, name.as_bytes(), 0, &new).unwrap();
+    ops::fallocate(txn, inode, (0, bytes), true, NOW).unwrap();
+    let cluster = 1u64 << txn.view().geo().cluster_bits();
+    for at in (0..bytes).step_by(index(2 * cluster)) {
+        ops::punch(txn, inode, (at, cluster), NOW).unwrap();
+    }
+    let node = Node {
+        what: What::File(Vec::new()),
+        mode: 0o100_644,
+        owner: (0, 0),
+        links: 1,
+        xattrs: BTreeMap::new(),
+    };
+    model.add(name.as_bytes(), node);
+}
+
 fn rename(model: &mut Model, rng: &mut Rng, txn: &mut Txn<'_>) {
     let all = model.paths(|_| true);
     let Some(from) = rng.pick(&all).cloned() else {
@@ -412,29 +482,7 @@ fn rename(model: &mut Model, rng: &mut Rng, txn: &mut Txn<'_>) {
     }
     let (old, new) = (place(txn, &from), place(txn, &to));
     ops::rename(txn, (old.0, &old.1), (new.0, &new.1), NOW).unwrap();
-    if model.names.get(&to) == model.names.get(&from) {
-        return; // Two names of one file: nothing happens.
-    }
-    if model.names.contains_key(&to) {
-        model.remove(&to);
-    }
-    if directory {
-        model.count(&parent_of(&from), -1);
-        model.count(&parent_of(&to), 1);
-    }
-    let id = model.names.remove(&from).unwrap();
-    model.names.insert(to.clone(), id);
-    let moved: Vec<Vec<u8>> = model
-        .names
-        .keys()
-        .filter(|path| path.starts_with(&inside))
-        .cloned()
-        .collect();
-    for path in moved {
-        let id = model.names.remove(&path).unwrap();
-        let renamed = [&to[..], b"/", &path[inside.len()..]].concat();
-        model.names.insert(renamed, id);
-    }
+    model.rename(&from, &to);
 }
 
 fn attributes(model: &mut Model, rng: &mut Rng, txn: &mut Txn<'_>) {
@@ -549,16 +597,19 @@ pub fn difference(
                     What::File(bytes) | What::Symlink(bytes) => bytes.len(),
                     _ => 0,
                 };
-                let names: Vec<String> = node.xattrs.keys().map(|name| shown(name)).collect();
                 let (mode, owner, links) = (node.mode, node.owner, node.links);
-                format!("mode {mode:o} owner {owner:?} links {links} size {size} {names:?}")
+                let count = node.xattrs.len();
+                format!("mode {mode:o} owner {owner:?} links {links} size {size} xattrs {count}")
             };
+            let of_both = node.xattrs.keys().chain(other.xattrs.keys());
+            let apart = of_both.filter(|name| node.xattrs.get(*name) != other.xattrs.get(*name));
+            let apart: Vec<String> = apart.map(|name| shown(name)).collect();
             let bytes = match (&node.what, &other.what) {
                 (What::File(a), What::File(b)) => a.iter().zip(b).position(|(a, b)| a != b),
                 _ => None,
             };
             return Some(format!(
-                "{}: {} != {} (first different byte: {bytes:?})",
+                "{}: {} != {} (first different byte: {bytes:?}; different attributes: {apart:?})",
                 shown(path),
                 brief(node),
                 brief(other)
