@@ -4,8 +4,6 @@
 //! change of its count, and rewrites leaf by leaf. A leaf that overflows is cut into several; a root
 //! that overflows moves its records into leaves.
 
-use std::collections::BTreeMap;
-
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::{Error, FaultKind, Result};
@@ -467,18 +465,17 @@ pub(crate) fn sharers_of(
 /// Changes in any order, overlapping or not, as disjoint ones in order: cut at every edge, with
 /// the sum of what falls together.
 pub(crate) fn summed(changes: &[Adjust]) -> Vec<Adjust> {
-    let mut edges: BTreeMap<u64, i64> = BTreeMap::new();
+    let mut edges: Vec<(u64, i64)> = Vec::with_capacity(2 * changes.len());
     for change in changes {
-        *edges.entry(change.first).or_default() += change.delta;
-        *edges
-            .entry(change.first + u64::from(change.clusters))
-            .or_default() -= change.delta;
+        edges.push((change.first, change.delta));
+        edges.push((change.first + u64::from(change.clusters), -change.delta));
     }
-    let mut found = Vec::with_capacity(edges.len());
+    edges.sort_unstable_by_key(|(edge, _)| *edge);
+    let mut found: Vec<Adjust> = Vec::with_capacity(edges.len());
     let mut delta = 0;
     let mut before = 0;
     for (edge, step) in edges {
-        if delta != 0 {
+        if delta != 0 && edge > before {
             found.push(Adjust {
                 first: before,
                 clusters: low32(edge - before),
@@ -545,6 +542,7 @@ fn write_records(space: &mut [u8], records: &[Counted]) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn ranges(counts: &BTreeMap<u64, i64>) -> Vec<Counted> {
         let mut found: Vec<Counted> = Vec::new();
@@ -581,6 +579,28 @@ mod tests {
             prop_assert_eq!(new, ranges(&model));
             let dropped: Vec<u64> = dropped.iter().flat_map(|d| d.first..d.end()).collect();
             prop_assert_eq!(dropped, gone);
+        }
+
+        #[test]
+        fn sums_are_what_adding_each_cluster_gives(
+            changes in proptest::collection::vec((0u64..60, 1u32..9, -2i64..3), 0..20),
+        ) {
+            let mut model: BTreeMap<u64, i64> = BTreeMap::new();
+            let mut all = Vec::new();
+            for (first, clusters, delta) in changes {
+                all.push(Adjust { first, clusters, delta });
+                for cluster in first..first + u64::from(clusters) {
+                    *model.entry(cluster).or_default() += delta;
+                }
+            }
+            model.retain(|_, delta| *delta != 0);
+            let mut seen: BTreeMap<u64, i64> = BTreeMap::new();
+            for range in summed(&all) {
+                for cluster in range.first..range.first + u64::from(range.clusters) {
+                    prop_assert_eq!(seen.insert(cluster, range.delta), None);
+                }
+            }
+            prop_assert_eq!(seen, model);
         }
 
         #[test]
