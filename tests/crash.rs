@@ -12,9 +12,12 @@ use std::thread;
 
 use cowfs_format::device::{FaultDevice, FileDevice, MemDevice};
 use cowfs_format::error::Result;
+use cowfs_format::ops;
+use cowfs_format::txn::{Group, NewInode};
 use cowfs_format::volume::Volume;
+use cowfs_format::volume::path;
 use cowfs_tests::manifest::{self, Manifest};
-use cowfs_tests::session::{NOW, Session, pattern};
+use cowfs_tests::session::{NOW, Session, find, pattern, source};
 use cowfs_tests::{need, oracle};
 use mkfs_cowfs::{Mount, Options};
 use tempfile::TempDir;
@@ -192,4 +195,154 @@ fn a_volume_of_small_blocks_stopped_at_any_write_is_before_or_after() {
 fn a_volume_of_a_cluster_stopped_at_any_write_is_before_or_after() {
     need!(oracle::tools());
     stop_everywhere(4096, Mount::Cluster);
+}
+
+type Stopping = FaultDevice<MemDevice>;
+
+/// Several changes of one group, among them such as would be written in place one by one: over more
+/// than a megabyte, and behind the end of a file that is longer on the disk.
+fn group(device: &Stopping, keep: bool) -> Result<()> {
+    let mut group = Group::begin(Volume::open(device)?).map_err(|not| not.error)?;
+    let root = group.view().info().root;
+    let new = NewInode::at(NOW, 0o040_755, 1000, 100);
+    let directory = group.step(|txn| txn.make_directory(root, b"directory", &new))?;
+    let of = |group: &Group<&Stopping>, name: &str| {
+        path::resolve(group.view(), root, name.as_bytes()).unwrap()
+    };
+    let (file, shared) = (of(&group, "file"), of(&group, "shared"));
+    let new = NewInode {
+        mode: 0o100_644,
+        ..new
+    };
+    for (i, len) in [(0u8, 10), (1, 50_000)] {
+        let bytes = source(&pattern(len, 4));
+        let from = (&bytes.file, "source");
+        group.step(|txn| {
+            ops::import_file(txn, directory, &[b'a' + i], from, &new, &|_| {}).map(drop)
+        })?;
+    }
+    // Shorter and longer again: what stood behind the end must not come back, nor be lost.
+    group.step(|txn| ops::truncate(txn, file, 1000, NOW))?;
+    group.step(|txn| ops::truncate(txn, file, 200_000, NOW))?;
+    let bytes = source(&pattern(1_200_000, 8));
+    group.step(|txn| {
+        let from = (&bytes.file, "source");
+        ops::overwrite(txn, shared, 100, from, NOW, &|_| {}).map(drop)
+    })?;
+    // Over what the step before wrote.
+    group.step(|txn| {
+        let from = (&bytes.file, "source");
+        ops::overwrite(txn, shared, 300_001, from, NOW, &|_| {}).map(drop)
+    })?;
+    group.step(|txn| ops::rename(txn, (root, b"shared"), (directory, b"b"), NOW))?;
+    if !keep {
+        let _ = group.abort();
+        return Ok(());
+    }
+    group.commit().1.map(drop)
+}
+
+/// Removes a tree, a few names in each transaction.
+fn remove_tree(device: &Stopping, seen: &mut dyn FnMut(&Volume<&Stopping>)) -> Result<()> {
+    let mut volume = Volume::open(device)?;
+    let (root, directory) = (volume.info().root, find(&volume, "tree")?);
+    let mut tree = ops::RemoveTree::new(root, b"tree".to_vec(), directory);
+    loop {
+        let mut txn = volume.begin()?;
+        let done = tree.step(&mut txn, 6, NOW)?;
+        txn.commit()?;
+        seen(&volume);
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+/// Stops `run` at each of its writes: what is there then, after recovery, must be one of `states`, a
+/// sound volume. How often each was there.
+fn stop_in(
+    before: &[u8],
+    states: &[Manifest],
+    run: &dyn Fn(&Stopping) -> Result<()>,
+) -> Vec<usize> {
+    let device = FaultDevice::stopping_at(MemDevice::new(before.to_vec()), u64::MAX);
+    run(&device).unwrap();
+    let writes = device.writes();
+    let dir = TempDir::new().unwrap();
+    let image = dir.path().join("image");
+    let mut seen = vec![0; states.len()];
+    for stop in 0..writes {
+        let device = FaultDevice::stopping_at(MemDevice::new(before.to_vec()), stop);
+        assert!(run(&device).is_err(), "the stop at write {stop} is hidden");
+        let mut volume = Volume::open(device.into_base()).unwrap();
+        let through_journal = manifest::of(volume.view());
+        volume.recover().unwrap();
+        let tree = manifest::of(volume.view());
+        assert_eq!(tree, through_journal, "write {stop}");
+        let which = states.iter().position(|state| *state == tree);
+        seen[which.unwrap_or_else(|| panic!("write {stop}: another state"))] += 1;
+        let checked = fsck_cowfs::check(&volume, &fsck_cowfs::Options::default()).unwrap();
+        assert!(checked.is_clean(), "write {stop}: {:?}", checked.codes());
+        if stop % 8 == 0 {
+            save(&volume.device().snapshot(), &image);
+            let report = oracle::check(&image).unwrap();
+            assert!(
+                report.is_silent() && report.finished(),
+                "write {stop}: {report:?}"
+            );
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_group_stopped_at_any_write_is_there_altogether_or_not_at_all() {
+    need!(oracle::tools());
+    let device = MemDevice::new(prepared(4096, Mount::Local));
+    // A file of its own, long enough to be written in place.
+    let mut volume = Volume::open(&device).unwrap();
+    volume.write("own", &pattern(1_500_000, 3)).unwrap();
+    let root = volume.info().root;
+    let mut txn = volume.begin().unwrap();
+    ops::rename(&mut txn, (root, b"own"), (root, b"shared"), NOW).unwrap();
+    txn.commit().unwrap();
+    let before = device.snapshot();
+    let tree = |bytes: Vec<u8>| manifest::of(Volume::open(MemDevice::new(bytes)).unwrap().view());
+    let device = FaultDevice::stopping_at(MemDevice::new(before.clone()), u64::MAX);
+    group(&device, false).unwrap();
+    assert!(device.writes() > 0);
+    let states = [tree(before.clone()), tree(device.into_base().snapshot())];
+    assert_eq!(states[0], states[1], "what was given up");
+    let device = FaultDevice::stopping_at(MemDevice::new(before.clone()), u64::MAX);
+    group(&device, true).unwrap();
+    let states = [tree(before.clone()), tree(device.into_base().snapshot())];
+    assert_ne!(states[0], states[1]);
+    let seen = stop_in(&before, &states, &|device| group(device, true));
+    assert!(seen.iter().all(|times| *times > 0), "{seen:?}");
+}
+
+#[test]
+fn a_tree_that_is_removed_is_sound_whenever_it_stops() {
+    need!(oracle::tools());
+    let device = MemDevice::new(prepared(4096, Mount::Local));
+    let mut volume = Volume::open(&device).unwrap();
+    volume.mkdir("tree").unwrap();
+    volume.mkdir("tree/inner").unwrap();
+    for i in 0..6 {
+        volume.reflink("file", &format!("tree/inner/{i}")).unwrap();
+        volume
+            .write(&format!("tree/{i}"), &pattern(9000, i))
+            .unwrap();
+    }
+    drop(volume);
+    let before = device.snapshot();
+    let mut states = vec![manifest::of(Volume::open(&device).unwrap().view())];
+    let whole = FaultDevice::stopping_at(MemDevice::new(before.clone()), u64::MAX);
+    remove_tree(&whole, &mut |volume| {
+        states.push(manifest::of(volume.view()))
+    })
+    .unwrap();
+    assert!(states.len() > 4, "{} states", states.len());
+    let seen = stop_in(&before, &states, &|device| remove_tree(device, &mut |_| {}));
+    assert!(seen.iter().all(|times| *times > 0), "{seen:?}");
 }

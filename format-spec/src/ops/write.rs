@@ -4,8 +4,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::error::{Error, Result};
-use crate::layout::{Dinode, ExtentFlags, Incompat, MAX_LEAF_CLUSTERS};
+use crate::layout::{Dinode, ExtentFlags, Incompat, MAX_LEAF_CLUSTERS, RoCompat};
 use crate::ops::cow;
+use crate::ops::release::unmap;
 use crate::read::extent::Extent;
 use crate::read::inode;
 use crate::txn::{Timestamp, Txn};
@@ -102,6 +103,14 @@ pub fn overwrite(
         done.new_clusters += move_out(txn, blkno, &bytes)?;
     }
     let geo = txn.info().geo;
+    let large = end - offset > txn.journal_data_limit();
+    if large && txn.is_grouped() {
+        // What the group can still give up is not written over: the bytes go to new clusters.
+        let whole = (geo.clusters_for(offset), end >> geo.cluster_bits());
+        if whole.0 < whole.1 {
+            unmap(txn, blkno, low32(whole.0), low32(whole.1))?;
+        }
+    }
     zero_beyond(txn, blkno, size, offset)?;
     let dense = !txn.info().has(Incompat::SPARSE_ALLOC);
     let start = if dense { offset.min(size) } else { offset };
@@ -113,15 +122,19 @@ pub fn overwrite(
     done.new_clusters += allocate_range(txn, blkno, from, to, (offset, end))?;
     let root = txn.data_root(blkno)?;
     let extents = txn.tree_extents(&root, from, to)?;
-    let direct = end - offset > txn.journal_data_limit();
+    let direct = large && !txn.is_grouped();
     for extent in &extents {
         let start = u64::from(extent.cpos) << geo.cluster_bits();
         let stop = u64::from(extent.end()) << geo.cluster_bits();
         let (mut at, last) = (start.max(offset), stop.min(end));
         let first = geo.cluster_of(extent.blkno);
-        let new = txn.is_new_cluster(first);
         while at < last {
-            let step = (last - at).min(if new || direct { 64 << 20 } else { 1 << 20 });
+            // New clusters may have joined an extent of old ones.
+            let own = low32((at - start) >> geo.cluster_bits());
+            let (new, run) = txn.new_run(first.plus(own), extent.clusters - own);
+            let same = start + (u64::from(own + run) << geo.cluster_bits());
+            let most = if new || direct { 64 << 20 } else { 1 << 20 };
+            let step = (last.min(same) - at).min(most);
             let copied = if new || direct {
                 txn.copy_data(first, at - start, file, at - offset, step)
             } else {
@@ -151,6 +164,10 @@ pub(super) fn zero_beyond(txn: &mut Txn<'_>, blkno: BlockNo, size: u64, end: u64
     let whole = u64::from(last) << geo.cluster_bits();
     cow::unshare_for_write(txn, blkno, first, last, (size, whole))?;
     let root = txn.data_root(blkno)?;
+    // A step of a group cannot write zeros over what the volume may still show: whole clusters get
+    // the mark of unwritten ones instead, where there is one.
+    let marks = txn.is_grouped() && txn.info().features.ro_compat.contains(RoCompat::UNWRITTEN);
+    let mut marked = Vec::new();
     for extent in txn.tree_extents(&root, first, last)? {
         if extent.is_unwritten() {
             continue;
@@ -158,11 +175,25 @@ pub(super) fn zero_beyond(txn: &mut Txn<'_>, blkno: BlockNo, size: u64, end: u64
         txn.require_inside(blkno, &extent)?;
         let start = u64::from(extent.cpos) << geo.cluster_bits();
         let stop = u64::from(extent.end()) << geo.cluster_bits();
-        let (from, to) = (size.max(start), whole.min(stop));
+        let (from, mut to) = (size.max(start), whole.min(stop));
+        let (own, end) = (low32(geo.clusters_for(from)), extent.end().min(last));
+        if marks && own < end {
+            let skip = u64::from(own - extent.cpos) * geo.blocks_per_cluster();
+            marked.push(Extent {
+                cpos: own,
+                clusters: end - own,
+                blkno: extent.blkno.plus(skip),
+                flags: extent.flags | ExtentFlags::UNWRITTEN,
+            });
+            to = u64::from(own) << geo.cluster_bits();
+        }
         if from < to {
             let cluster = geo.cluster_of(extent.blkno);
             txn.zero_data(cluster, from - start, to - from)?;
         }
+    }
+    for extent in marked {
+        txn.splice(&root, extent.cpos, extent.end(), &[extent])?;
     }
     Ok(())
 }

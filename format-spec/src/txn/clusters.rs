@@ -11,7 +11,7 @@ use crate::units::{BlockNo, ClusterNo};
 use crate::volume::system::{self, SystemFile};
 
 /// What a transaction knows of the global bitmap.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ClusterAlloc {
     /// Inode of the global bitmap.
     inode: Option<BlockNo>,
@@ -24,6 +24,13 @@ pub(super) struct ClusterAlloc {
     freed: BTreeMap<u32, u32>,
     /// Clusters that this transaction allocated: first to count, disjoint.
     taken: BTreeMap<u32, u32>,
+}
+
+impl ClusterAlloc {
+    /// Takes what was allocated so far for part of the volume, as the next step of a group must.
+    pub(super) fn settle(&mut self) {
+        self.taken.clear();
+    }
 }
 
 /// Clusters for a known total demand, allocated in runs as long as they come and handed out in
@@ -239,6 +246,14 @@ impl Txn<'_> {
     pub(crate) fn is_new_cluster(&self, cluster: ClusterNo) -> bool {
         let before = self.clusters.taken.range(..=cluster.0).next_back();
         before.is_some_and(|(first, count)| cluster.0 - first < *count)
+    }
+
+    /// Whether this transaction allocated a cluster, and how many of the `count` clusters from there
+    /// on have the same answer.
+    pub(crate) fn new_run(&self, cluster: ClusterNo, count: u32) -> (bool, u32) {
+        let new = self.is_new_cluster(cluster);
+        let run = (1..count).find(|step| self.is_new_cluster(cluster.plus(*step)) != new);
+        (new, run.unwrap_or(count))
     }
 
     /// Sets (`used`) or clears bits of a group, with all the counts that follow.

@@ -7,13 +7,17 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::error::{Error, FaultKind, Result};
 use crate::layout::{
     DINODE_HEAD, DIR_TRAILER, DIR_TRAILER_SIGNATURE, DIRENT_HEAD, Dinode, DirBlockTrailer,
-    DirEntry, DynFeatures, ExtentFlags, FileType, Incompat, InlineData, InodeFlags, dirent_bytes,
+    DirEntry, DynFeatures, ExtentFlags, FileType, Incompat, InlineData, InodeFlags, MAX_NAME,
+    dirent_bytes,
 };
 use crate::read::dir::{self, entries};
 use crate::read::extent::Extent;
 use crate::txn::inode::make_inline;
 use crate::txn::{NewInode, Raw, Timestamp, Txn};
 use crate::units::{BlockNo, low16, low32};
+
+/// `i_attr`: the inode may not be changed.
+const IMMUTABLE: u32 = 0x10;
 
 /// A name to be added.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +86,7 @@ impl Txn<'_> {
         new: &NewInode,
     ) -> Result<BlockNo> {
         self.require_new_name(parent, name)?;
+        self.require_more_links(parent, name)?;
         let inode = self.new_inode(new)?;
         self.open_directory(inode, parent)?;
         self.enter_directory(parent, name, inode, new.ctime)?;
@@ -136,16 +141,50 @@ impl Txn<'_> {
     ) -> Result<()> {
         self.add_name(parent, name, inode, FileType::Directory, now)?;
         let mut dinode = self.edit::<Dinode>(parent)?;
-        let links = dinode.links() + 1;
+        let links = dinode.links().saturating_add(1);
         dinode.set_links(links);
         Ok(())
+    }
+
+    /// An error when an inode has as many links as it can have.
+    pub(crate) fn require_more_links(&self, blkno: BlockNo, name: &[u8]) -> Result<()> {
+        /// Most links of an inode on a volume without indexed directories.
+        const LINKS_MAX: u32 = 65_000;
+        let most = if self.info.has(Incompat::INDEXED_DIRS) {
+            u32::MAX
+        } else {
+            LINKS_MAX
+        };
+        let dinode = crate::read::inode::read(self.view(), blkno)?;
+        if dinode.links() < most {
+            return Ok(());
+        }
+        let why = match dinode.file_type() {
+            Some(FileType::Directory) => "its directory has as many directories as it can have",
+            _ => "the file has as many names as it can have",
+        };
+        let path = String::from_utf8_lossy(name).into_owned();
+        Err(Error::Path { path, why })
     }
 
     /// An error unless a name can be made in a directory: it must not have it yet.
     pub(crate) fn require_new_name(&self, parent: BlockNo, name: &[u8]) -> Result<()> {
         self.require_user_directory(parent, name)?;
+        let wrong = |why| {
+            let path = String::from_utf8_lossy(name).into_owned();
+            Err(Error::Path { path, why })
+        };
+        if name.is_empty() || name.len() > MAX_NAME || name.contains(&0) || name.contains(&b'/') {
+            return wrong("a name has 1 to 255 bytes, none of them NUL or a slash");
+        }
         let view = self.view();
         let directory = crate::read::inode::read(view, parent)?;
+        if directory.file_type() != Some(FileType::Directory) {
+            return wrong("its parent is no directory");
+        }
+        if directory.i_attr.get() & IMMUTABLE != 0 {
+            return wrong("its directory is immutable; chattr -i it on a mounted volume first");
+        }
         if dir::lookup(view, &directory, name)?.is_some() {
             let path = String::from_utf8_lossy(name).into_owned();
             return Err(Error::Path {

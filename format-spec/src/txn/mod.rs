@@ -10,8 +10,10 @@
 
 mod clusters;
 mod commit;
+mod data;
 mod dir;
 mod dx;
+mod group;
 mod inode;
 mod mark;
 mod merge;
@@ -26,11 +28,12 @@ mod unlink;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub(crate) use clusters::ClusterPool;
 pub use commit::Committed;
+pub use group::{Group, NotBegun};
 pub use inode::{NewInode, Timestamp};
 pub use recover::Recovered;
 pub(crate) use refcount::{Adjust, sharers_of, summed};
@@ -41,7 +44,7 @@ use crate::device::{Device, DeviceMut, OverlayDevice};
 use crate::ecc;
 use crate::error::{Error, Result};
 use crate::layout::{Incompat, RoCompat};
-use crate::units::{BlockNo, ClusterNo, Slot, index};
+use crate::units::{BlockNo, Slot};
 use crate::volume::Volume;
 
 /// A transaction on a volume.
@@ -59,11 +62,18 @@ pub struct Txn<'v> {
     charges: quota::Charges,
     /// Set when a commit fails so late that its log must be replayed.
     unfinished: &'v AtomicBool,
+    /// Whether it is a step of a [`Group`]: then only what this step allocated is written at once,
+    /// because what earlier steps staged can still be given up.
+    grouped: bool,
 }
 
-/// A block as it will be.
+/// The blocks that a transaction holds.
+type StagedBlocks = BTreeMap<BlockNo, Staged>;
+
+/// A block as it will be. Copies share the bytes until one of them is edited.
+#[derive(Clone, Debug)]
 struct Staged {
-    bytes: Box<[u8]>,
+    bytes: Arc<Vec<u8>>,
     /// Whether the block may be written before the commit: it lies in space that was free when the
     /// transaction began, and nobody looks there.
     fresh: bool,
@@ -75,7 +85,7 @@ impl Staged {
     /// Gives the block its check, as the last thing before it is written.
     fn stamp(&mut self) {
         if let Some(check_at) = self.check_at {
-            ecc::stamp(&mut self.bytes, check_at);
+            ecc::stamp(Arc::make_mut(&mut self.bytes).as_mut_slice(), check_at);
         }
     }
 }
@@ -150,6 +160,7 @@ impl<D: DeviceMut> Volume<D> {
             suballocs: suballoc::SubAllocs::default(),
             charges: quota::Charges::default(),
             unfinished: volume.unfinished(),
+            grouped: false,
         })
     }
 }
@@ -172,32 +183,48 @@ impl<D: Device> Volume<OverlayDevice<D>> {
             logged: 0,
             charges: quota::Charges::default(),
             unfinished: volume.unfinished(),
+            grouped: false,
         }
     }
 }
 
 impl BlockSource for Txn<'_> {
     fn read_blocks(&self, first: BlockNo, count: usize) -> Result<BlockBuf<'_>> {
-        let mut staged = self
-            .staged
-            .range(first..first.plus(count as u64))
-            .peekable();
-        if staged.peek().is_none() {
-            return self.base.read_blocks(first, count);
-        }
-        if count == 1
-            && let Some((_, block)) = staged.peek()
-        {
-            return Ok(BlockBuf::Staged(&block.bytes));
-        }
-        let mut buf = self.base.read_blocks(first, count)?.into_owned();
-        let bytes = self.info.geo.block_bytes();
-        for (blkno, block) in staged {
-            let at = crate::units::index(blkno.since(first)) * bytes;
-            buf[at..at + bytes].copy_from_slice(&block.bytes);
-        }
-        Ok(BlockBuf::Owned(buf))
+        read_over(self.base, &self.staged, first, count)
     }
+
+    fn prefetch_blocks(&self, first: BlockNo, count: u64) {
+        self.base.prefetch_blocks(first, count);
+    }
+
+    fn release_blocks(&self, first: BlockNo, count: u64) {
+        self.base.release_blocks(first, count);
+    }
+}
+
+/// Blocks as they are with what is staged over them.
+fn read_over<'b>(
+    base: &'b dyn BlockSource,
+    staged: &'b StagedBlocks,
+    first: BlockNo,
+    count: usize,
+) -> Result<BlockBuf<'b>> {
+    let mut staged = staged.range(first..first.plus(count as u64)).peekable();
+    if staged.peek().is_none() {
+        return base.read_blocks(first, count);
+    }
+    if count == 1
+        && let Some((_, block)) = staged.peek()
+    {
+        return Ok(BlockBuf::Staged(&block.bytes));
+    }
+    let mut buf = base.read_blocks(first, count)?.into_owned();
+    let bytes = buf.len() / count.max(1);
+    for (blkno, block) in staged {
+        let at = crate::units::index(blkno.since(first)) * bytes;
+        buf[at..at + bytes].copy_from_slice(&block.bytes);
+    }
+    Ok(BlockBuf::Owned(buf))
 }
 
 impl<'v> Txn<'v> {
@@ -269,9 +296,8 @@ impl<'v> Txn<'v> {
     /// A new block, all zeros, in space that this transaction allocated. Its check, if any, lies
     /// at `check_at`.
     pub(crate) fn fresh<B>(&mut self, blkno: BlockNo, check_at: Option<usize>) -> Edit<'_, B> {
-        let bytes = vec![0; self.block_bytes()].into_boxed_slice();
         let staged = Staged {
-            bytes,
+            bytes: Arc::new(vec![0; self.block_bytes()]),
             fresh: true,
             check_at: None,
         };
@@ -326,7 +352,7 @@ impl<'v> Txn<'v> {
     /// Takes a block of the volume into the transaction.
     fn stage(&mut self, blkno: BlockNo, bytes: Box<[u8]>) {
         let staged = Staged {
-            bytes,
+            bytes: Arc::new(bytes.into_vec()),
             fresh: false,
             check_at: None,
         };
@@ -341,108 +367,16 @@ impl<'v> Txn<'v> {
         let staged = self.staged.entry(blkno).or_insert_with(|| {
             *logged += 1;
             Staged {
-                bytes: vec![0; size].into_boxed_slice(),
+                bytes: Arc::new(vec![0; size]),
                 fresh: false,
                 check_at: None,
             }
         });
         staged.check_at = check_at.filter(|_| has_ecc);
         Edit {
-            bytes: &mut staged.bytes,
+            bytes: Arc::make_mut(&mut staged.bytes).as_mut_slice(),
             kind: PhantomData,
         }
-    }
-
-    /// Writes file data into clusters that this transaction allocated, `skip` bytes behind the
-    /// start of `cluster`. Nothing refers to them before the commit.
-    ///
-    /// # Errors
-    /// The device fails.
-    pub(crate) fn write_data(&mut self, cluster: ClusterNo, skip: u64, data: &[u8]) -> Result<()> {
-        let mut rest = data;
-        for piece in self.data_pieces(cluster, skip, data.len() as u64) {
-            let (part, behind) = rest.split_at(index(piece.len).min(rest.len()));
-            rest = behind;
-            match self.staged_part(&piece) {
-                Some(bytes) => bytes.copy_from_slice(part),
-                None => self.device.write_at(piece.offset, part)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies `len` bytes from byte `from` of a host file into clusters, `skip` bytes behind the
-    /// start of `cluster`.
-    ///
-    /// # Errors
-    /// The file cannot be read or ends too early, or the device fails.
-    pub(crate) fn copy_data(
-        &mut self,
-        cluster: ClusterNo,
-        skip: u64,
-        file: &std::fs::File,
-        mut from: u64,
-        len: u64,
-    ) -> std::io::Result<()> {
-        for piece in self.data_pieces(cluster, skip, len) {
-            match self.staged_part(&piece) {
-                Some(bytes) => file.read_exact_at(bytes, from)?,
-                None => self.device.copy_from(file, from, piece.offset, piece.len)?,
-            }
-            from += piece.len;
-        }
-        Ok(())
-    }
-
-    /// Makes a range of new clusters read as zeros.
-    ///
-    /// # Errors
-    /// The device fails.
-    pub(crate) fn zero_data(&mut self, cluster: ClusterNo, skip: u64, len: u64) -> Result<()> {
-        for piece in self.data_pieces(cluster, skip, len) {
-            match self.staged_part(&piece) {
-                Some(bytes) => bytes.fill(0),
-                None => self.device.write_zeros(piece.offset, piece.len)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// The parts of a range of data that go to the device at once, and those that an earlier step
-    /// staged, because they hold what the volume shows before the commit, or stand beside it: those
-    /// stay staged.
-    fn data_pieces(&self, cluster: ClusterNo, skip: u64, len: u64) -> Vec<Piece> {
-        let geo = self.info.geo;
-        let mut offset = (u64::from(cluster.0) << geo.cluster_bits()) + skip;
-        let end = offset + len;
-        let first = BlockNo(offset >> geo.block_bits());
-        let behind = BlockNo(end.div_ceil(geo.block_bytes() as u64));
-        let mut pieces = Vec::new();
-        let mut push = |to: u64, staged| {
-            if to > offset {
-                let len = to - offset;
-                pieces.push(Piece {
-                    offset,
-                    len,
-                    staged,
-                });
-                offset = to;
-            }
-        };
-        for &blkno in self.staged.range(first..behind).map(|(blkno, _)| blkno) {
-            push(geo.byte_of(blkno), None);
-            push(geo.byte_of(blkno.plus(1)).min(end), Some(blkno));
-        }
-        push(end, None);
-        pieces
-    }
-
-    /// The bytes of a piece that is staged.
-    fn staged_part(&mut self, piece: &Piece) -> Option<&mut [u8]> {
-        let blkno = piece.staged?;
-        let skip = index(piece.offset - self.info.geo.byte_of(blkno));
-        let staged = self.staged.get_mut(&blkno)?;
-        staged.bytes.get_mut(skip..skip + index(piece.len))
     }
 
     /// The most bytes of file data worth sending through the journal: a quarter of the smallest
@@ -490,19 +424,15 @@ impl<'v> Txn<'v> {
         Ok(())
     }
 
+    /// Whether it is a step of a group, whose earlier steps the volume does not have yet.
+    pub(crate) const fn is_grouped(&self) -> bool {
+        self.grouped
+    }
+
     /// Ends the transaction without changing the volume.
     pub fn abort(self) {
         drop(self);
     }
-}
-
-/// A part of a range of data.
-struct Piece {
-    /// First byte on the device.
-    offset: u64,
-    len: u64,
-    /// The staged block that it is a part of.
-    staged: Option<BlockNo>,
 }
 
 /// Stands for a block without a head of its own.

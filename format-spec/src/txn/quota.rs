@@ -19,7 +19,7 @@ use crate::units::BlockNo;
 use crate::volume::system::{self, SystemFile};
 
 /// Changes of usage: id to bytes and inodes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Charges {
     users: BTreeMap<u32, (i64, i64)>,
     groups: BTreeMap<u32, (i64, i64)>,

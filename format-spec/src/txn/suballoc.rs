@@ -15,7 +15,7 @@ use crate::volume::system::{self, SystemFile};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// What a transaction knows of the suballocators.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct SubAllocs {
     inodes: HashMap<SystemFile, BlockNo>,
     /// Group that served the last request of an allocator.

@@ -165,6 +165,20 @@ impl<D: Device> Volume<D> {
         }
     }
 
+    /// Learns anew what the superblock and the journals say, after they may have changed.
+    ///
+    /// # Errors
+    /// The superblock cannot be used any more; then all stays as it was learned before.
+    pub fn reread(&mut self) -> Result<()> {
+        let blkno = self.info.superblock;
+        let mut block = vec![0; self.info.geo.block_bytes()];
+        self.device
+            .read_at(self.info.geo.byte_of(blkno), &mut block)?;
+        self.info = VolumeInfo::from_superblock(&block, blkno)?;
+        self.load_journals();
+        Ok(())
+    }
+
     /// What the superblock says.
     pub const fn info(&self) -> &VolumeInfo {
         &self.info

@@ -190,7 +190,10 @@ impl<D: Device> Volume<D> {
 
     /// An error when a node may have the volume mounted: when the heartbeats have changed since
     /// [`Volume::watch`], or it was not called and would have something to look at.
-    pub(crate) fn refuse_shared(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// One may have.
+    pub fn refuse_shared(&self) -> Result<()> {
         if self.info().has(Incompat::LOCAL_MOUNT) {
             return Ok(());
         }
