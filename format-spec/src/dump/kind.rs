@@ -5,6 +5,7 @@ use zerocopy::FromBytes;
 use super::lay::Lay;
 use super::{Name, Value, system};
 use crate::block::MetaBlock;
+use crate::ecc::CHECK_BYTES;
 use crate::layout::jbd2::{
     self, BlockHeader, BlockTag, BlockTag3, Checksums, CommitBlock, JournalSuperBlock, LogForm,
 };
@@ -14,10 +15,11 @@ use crate::layout::{
     ExtendedSlot, ExtentBlock, ExtentList, ExtentRec, ExtentRecInterior, FileType, GROUP_BITMAP,
     GROUP_LIST, GlobalQuotaInfo, GroupDesc, InlineData, InodeFlags, Kind, LocalAlloc,
     LocalQuotaInfo, OcfsHeader, RefcountBlock, RefcountList, RefcountRec, SUPER_BLOCK_SIGNATURE,
-    SuperBlock, TruncateLog, TruncateRec, XattrBlock, XattrEntry, XattrHeader, XattrTreeRoot,
-    XattrValueRoot,
+    SuperBlock, TruncateLog, TruncateRec, XATTR_BUCKET, XattrBlock, XattrEntry, XattrHeader,
+    XattrTreeRoot, XattrValueRoot,
 };
 use crate::read::dir;
+use crate::read::xattr::BUCKET_CHECK;
 use crate::units::index;
 
 /// What a block is laid out as.
@@ -120,6 +122,35 @@ impl BlockKind {
         Self::Heartbeat,
         Self::Raw,
     ];
+
+    /// Where the check lies in a block (or bucket) of this kind, on volumes with checks; `None` for
+    /// what has none of that sort.
+    #[must_use]
+    pub fn check_at(self, bytes: &[u8]) -> Option<usize> {
+        let end = bytes.len().checked_sub(CHECK_BYTES);
+        match self {
+            Self::SuperBlock | Self::Dinode => Some(Dinode::CHECK_AT),
+            Self::ExtentBlock => Some(ExtentBlock::CHECK_AT),
+            Self::GroupDesc => Some(GroupDesc::CHECK_AT),
+            Self::DxRoot => Some(DxRoot::CHECK_AT),
+            Self::DxLeaf => Some(DxLeaf::CHECK_AT),
+            Self::XattrBlock => Some(XattrBlock::CHECK_AT),
+            Self::RefcountBlock => Some(RefcountBlock::CHECK_AT),
+            Self::XattrBucket => (bytes.len() == XATTR_BUCKET).then_some(BUCKET_CHECK),
+            Self::DirBlock => {
+                let trailer = bytes.get(bytes.len().checked_sub(DIR_TRAILER)?..)?;
+                let (trailer, _) = DirBlockTrailer::ref_from_prefix(trailer).ok()?;
+                end.filter(|_| trailer.db_signature == DIR_TRAILER_SIGNATURE)
+            }
+            Self::QuotaInfo
+            | Self::QuotaTree
+            | Self::QuotaLeaf
+            | Self::QuotaLocalInfo
+            | Self::QuotaChunk
+            | Self::QuotaChanges => end,
+            _ => None,
+        }
+    }
 
     /// Name, as it is given on a command line.
     #[must_use]

@@ -84,7 +84,7 @@ fn move_quota(txn: &mut Txn<'_>, head: &Dinode, change: &Change) {
 }
 
 /// The value of an attribute, if the inode has it.
-fn value_of(txn: &Txn<'_>, blkno: BlockNo, name: &[u8]) -> Result<Option<Vec<u8>>> {
+pub(super) fn value_of(txn: &Txn<'_>, blkno: BlockNo, name: &[u8]) -> Result<Option<Vec<u8>>> {
     let view = txn.view();
     let dinode = inode::read(view, blkno)?;
     let all = crate::read::xattr::all(view, &dinode)?;

@@ -1,6 +1,7 @@
 //! Whole operations that more than one program uses. Those that change the volume are each made
 //! inside one transaction.
 
+pub mod acl;
 mod attributes;
 mod clone;
 mod clone_tree;
@@ -14,9 +15,11 @@ pub mod manifest;
 pub mod map;
 mod names;
 mod own;
+mod raw;
 mod release;
 mod remove_tree;
 mod resize;
+pub mod tune;
 pub mod usage;
 mod write;
 mod xattr;
@@ -28,6 +31,7 @@ pub use cow::unshare;
 pub use import::{Contents, HostFile, import, import_file};
 pub use names::{link, make_node, rename, rmdir, symlink, unlink};
 pub use own::{Thaw, freeze, make_own};
+pub use raw::put_blocks;
 pub use remove_tree::RemoveTree;
 pub use resize::{fallocate, punch, truncate};
 pub use write::{Overwritten, overwrite};

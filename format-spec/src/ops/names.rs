@@ -1,15 +1,14 @@
 //! Names: making, moving and removing them.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
-use crate::layout::{DINODE_HEAD, Dinode, ExtentFlags, FileType, Incompat, InodeFlags};
+use crate::layout::{DINODE_HEAD, Dinode, ExtentFlags, FileType, InodeFlags};
 use crate::ops::release::delete_inode;
 use crate::read::extent::Extent;
 use crate::read::{dir, inode};
 use crate::txn::{NewInode, Timestamp, Txn};
 use crate::units::{BlockNo, low32};
-
-/// Most names of an inode on a volume without indexed directories, and with them.
-const LINKS_MAX: (u32, u32) = (65_000, u32::MAX);
 
 fn no(name: &[u8], why: &'static str) -> Error {
     let path = String::from_utf8_lossy(name).into_owned();
@@ -54,11 +53,13 @@ fn count_child(txn: &mut Txn<'_>, parent: BlockNo, more: bool) -> Result<()> {
     Ok(())
 }
 
-fn require_own_name(name: &[u8]) -> Result<()> {
+/// An error unless names may be taken out of a directory, and this is one that may.
+fn require_removable(txn: &Txn<'_>, parent: BlockNo, name: &[u8]) -> Result<()> {
     if matches!(name, b"." | b"..") {
         return Err(no(name, "\".\" and \"..\" stay as long as their directory"));
     }
-    Ok(())
+    txn.require_user_directory(parent, name)?;
+    super::require_mutable(&*inode::read(txn.view(), parent)?, parent)
 }
 
 /// Takes a name out of a directory that is no directory itself; the file goes with its last name.
@@ -66,8 +67,7 @@ fn require_own_name(name: &[u8]) -> Result<()> {
 /// # Errors
 /// There is no such name, it is a directory, or a block cannot be used.
 pub fn unlink(txn: &mut Txn<'_>, parent: BlockNo, name: &[u8], now: Timestamp) -> Result<()> {
-    require_own_name(name)?;
-    txn.require_user_directory(parent, name)?;
+    require_removable(txn, parent, name)?;
     let blkno = txn.require_name(parent, name)?.inode;
     let kind = kind_of(txn, blkno, name)?;
     if kind.file_type == FileType::Directory {
@@ -89,8 +89,7 @@ fn drop_link(txn: &mut Txn<'_>, blkno: BlockNo, links: u32, now: Timestamp) -> R
 /// # Errors
 /// There is no such name, it is no directory or not empty, or a block cannot be used.
 pub fn rmdir(txn: &mut Txn<'_>, parent: BlockNo, name: &[u8], now: Timestamp) -> Result<()> {
-    require_own_name(name)?;
-    txn.require_user_directory(parent, name)?;
+    require_removable(txn, parent, name)?;
     let blkno = txn.require_name(parent, name)?.inode;
     require_empty(txn, blkno, name)?;
     txn.remove_name(parent, name, now)?;
@@ -124,14 +123,7 @@ pub fn link(
     if kind.file_type == FileType::Directory {
         return Err(no(name, "a directory has one name only"));
     }
-    let most = if txn.info().has(Incompat::INDEXED_DIRS) {
-        LINKS_MAX.1
-    } else {
-        LINKS_MAX.0
-    };
-    if kind.links >= most {
-        return Err(no(name, "the file has as many names as it can have"));
-    }
+    txn.require_more_links(blkno, name)?;
     set_links(txn, blkno, kind.links + 1, now)?;
     txn.add_name(parent, name, blkno, kind.file_type, now)
 }
@@ -246,9 +238,10 @@ pub fn rename(
     now: Timestamp,
 ) -> Result<()> {
     let ((old_parent, old_name), (new_parent, new_name)) = (from, to);
-    require_own_name(old_name)?;
-    require_own_name(new_name)?;
-    txn.require_user_directory(old_parent, old_name)?;
+    require_removable(txn, old_parent, old_name)?;
+    if matches!(new_name, b"." | b"..") {
+        return Err(no(new_name, "\".\" and \"..\" cannot be made"));
+    }
     txn.require_user_directory(new_parent, new_name)?;
     let blkno = txn.require_name(old_parent, old_name)?.inode;
     let kind = kind_of(txn, blkno, old_name)?;
@@ -261,6 +254,7 @@ pub fn rename(
     match replaced {
         Some(same) if same == blkno => return Ok(()),
         Some(old) => {
+            require_removable(txn, new_parent, new_name)?;
             let target = kind_of(txn, old, new_name)?;
             if directory {
                 require_empty(txn, old, new_name)?;
@@ -278,6 +272,9 @@ pub fn rename(
         }
         None => {
             txn.require_new_name(new_parent, new_name)?;
+            if directory && old_parent != new_parent {
+                txn.require_more_links(new_parent, new_name)?;
+            }
             txn.add_name(new_parent, new_name, blkno, kind.file_type, now)?;
         }
     }
@@ -297,7 +294,8 @@ pub fn rename(
 fn require_outside(txn: &Txn<'_>, blkno: BlockNo, inside: BlockNo, name: &[u8]) -> Result<()> {
     let view = txn.view();
     let mut at = inside;
-    for _ in 0..view.geo().blocks() {
+    let mut passed = HashSet::new();
+    while passed.insert(at) {
         if at == blkno {
             return Err(no(name, "a directory cannot be moved into itself"));
         }
@@ -305,8 +303,7 @@ fn require_outside(txn: &Txn<'_>, blkno: BlockNo, inside: BlockNo, name: &[u8]) 
             return Ok(());
         }
         let directory = inode::read(view, at)?;
-        let up = dir::lookup(view, &directory, b"..")?;
-        match up.filter(|up| *up != at) {
+        match dir::lookup(view, &directory, b"..")? {
             Some(up) => at = up,
             None => break,
         }

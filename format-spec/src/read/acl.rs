@@ -8,7 +8,7 @@ use zerocopy::FromBytes;
 use crate::layout::AclEntry;
 
 /// Of whom an entry tells what they may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AclTag {
     /// The owner.
     UserObj,
@@ -44,6 +44,77 @@ pub fn entries(value: &[u8]) -> Option<Vec<(AclTag, u16)>> {
         (perm <= 7).then_some((tag, perm))
     });
     entries.collect()
+}
+
+/// The value of an ACL with these entries, in the order that Linux demands.
+#[must_use]
+pub fn stored(entries: &[(AclTag, u16)]) -> Vec<u8> {
+    let mut sorted = entries.to_vec();
+    sorted.sort_unstable();
+    let value = sorted.into_iter().flat_map(|(tag, perm)| {
+        let (tag, id) = match tag {
+            AclTag::UserObj => (0x01, u32::MAX),
+            AclTag::User(id) => (0x02, id),
+            AclTag::GroupObj => (0x04, u32::MAX),
+            AclTag::Group(id) => (0x08, id),
+            AclTag::Mask => (0x10, u32::MAX),
+            AclTag::Other => (0x20, u32::MAX),
+        };
+        let entry = AclEntry {
+            e_tag: tag.into(),
+            e_perm: perm.into(),
+            e_id: id.into(),
+        };
+        zerocopy::IntoBytes::as_bytes(&entry).to_vec()
+    });
+    value.collect()
+}
+
+/// The ACL that says what a mode says.
+#[must_use]
+pub fn of_mode(mode: u16) -> Vec<(AclTag, u16)> {
+    vec![
+        (AclTag::UserObj, mode >> 6 & 7),
+        (AclTag::GroupObj, mode >> 3 & 7),
+        (AclTag::Other, mode & 7),
+    ]
+}
+
+/// The permission bits that a file with an access ACL has: the mask stands for the group. `None`
+/// when it is no complete ACL: without an entry for the owner, the group or the others, with
+/// anything twice, or without a mask though it names someone.
+#[must_use]
+pub fn mode_bits(entries: &[(AclTag, u16)]) -> Option<u16> {
+    let mut tags: Vec<AclTag> = entries.iter().map(|(tag, _)| *tag).collect();
+    tags.sort_unstable();
+    if tags.windows(2).any(|pair| pair[0] == pair[1]) {
+        return None;
+    }
+    let of = |wanted| entries.iter().find(|(tag, _)| *tag == wanted);
+    let (user, group) = (of(AclTag::UserObj)?.1, of(AclTag::GroupObj)?.1);
+    let (mask, other) = (of(AclTag::Mask), of(AclTag::Other)?.1);
+    let named = tags
+        .iter()
+        .any(|tag| matches!(tag, AclTag::User(_) | AclTag::Group(_)));
+    if mask.is_none() && named {
+        return None;
+    }
+    Some(user << 6 | mask.map_or(group, |(_, perm)| *perm) << 3 | other)
+}
+
+/// Takes away what a mode does not grant: from the owner, the others, and the mask or, without one,
+/// the group.
+pub fn mask_by_mode(entries: &mut [(AclTag, u16)], mode: u16) {
+    let masked = entries.iter().any(|(tag, _)| *tag == AclTag::Mask);
+    for (tag, perm) in entries {
+        *perm &= match tag {
+            AclTag::UserObj => mode >> 6,
+            AclTag::Mask => mode >> 3,
+            AclTag::GroupObj if !masked => mode >> 3,
+            AclTag::Other => mode,
+            _ => continue,
+        };
+    }
 }
 
 /// An ACL in the form of setfacl(1), with numbers for users and groups:
@@ -135,7 +206,29 @@ pub fn shown_value(stored: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::text;
+    use super::{AclTag, entries, mask_by_mode, mode_bits, of_mode, parse, stored, text};
+
+    #[test]
+    fn acls_and_modes_follow_each_other() {
+        let acl = |words: &str| entries(&parse(words, &|_, _| None).unwrap()).unwrap();
+        let whole = acl("user::rwx,user:7:rw-,group::r--,mask::rw-,other::--x");
+        // acl(5): the mask stands where the group's bits are.
+        assert_eq!(mode_bits(&whole), Some(0o761));
+        assert_eq!(entries(&stored(&whole)).unwrap(), whole);
+        assert_eq!(mode_bits(&of_mode(0o4751)), Some(0o751));
+        for bad in [
+            "user::rwx,group::r--",
+            "user::rwx,user:7:rw-,group::r--,other::---",
+            "user::rwx,user::r--,group::r--,other::---",
+        ] {
+            assert_eq!(mode_bits(&acl(bad)), None, "{bad}");
+        }
+        let mut made = whole;
+        mask_by_mode(&mut made, 0o640);
+        let as_linux = acl("user::rw-,user:7:rw-,group::r--,mask::r--,other::---");
+        assert_eq!(made, as_linux);
+        assert!(made.contains(&(AclTag::User(7), 6)));
+    }
 
     #[test]
     fn acls_are_told_in_words() {

@@ -57,6 +57,7 @@ pub fn set_xattrs(
         let why = "the volume was made without the xattr feature".to_owned();
         return Err(Error::Refused { why });
     }
+    crate::ops::require_mutable(&*inode::read(txn.view(), inode)?, inode)?;
     let mut attrs = attributes(txn, inode)?;
     for (name, value) in changes {
         let mut attr = named(txn, name)?;
@@ -86,6 +87,7 @@ pub fn set_xattrs(
 /// # Errors
 /// The inode does not have it, or a block cannot be used.
 pub fn remove_xattr(txn: &mut Txn<'_>, inode: BlockNo, name: &[u8], now: Timestamp) -> Result<()> {
+    crate::ops::require_mutable(&*inode::read(txn.view(), inode)?, inode)?;
     let mut attrs = attributes(txn, inode)?;
     let wanted = named(txn, name)?;
     let Some(at) = position(&attrs, &wanted) else {
