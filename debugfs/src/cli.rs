@@ -33,8 +33,14 @@ struct Cli {
     /// Stop at the first command that fails
     #[arg(short = 'e')]
     stop: bool,
+    /// With -w, change nothing: what is written stays in memory and is gone at the end
+    #[arg(long, requires = "writes")]
+    dry_run: bool,
+    /// With -w the same as --dry-run, otherwise as --noprompt
+    #[arg(short = 'n')]
+    nothing: bool,
     /// Show no prompt
-    #[arg(short = 'n', long = "noprompt")]
+    #[arg(long = "noprompt")]
     no_prompt: bool,
     /// Open the volume by backup superblock N, 1 to 6
     #[arg(short = 's', value_name = "N")]
@@ -90,6 +96,12 @@ pub fn command() -> clap::Command {
          part of the word; \\xHH is any byte. # begins a comment. On a terminal names that hold\n\
          control characters are shown with escapes; elsewhere they are written as they are.\n\
          \n\
+         With -w each command that changes something is one transaction: all of it happens, or, when\n\
+         it fails, is stopped or the machine goes down, nothing. `begin` makes one transaction of all\n\
+         commands up to `commit`; those that only look see the changes as well. With -w -n (or\n\
+         --dry-run) everything runs the same way and says the same, but over a copy in memory: the\n\
+         volume is opened for reading only.\n\
+         \n\
          At the prompt the tabulator completes commands and names. What was typed is kept in\n\
          $XDG_STATE_HOME/cowfs/debugfs_history, by default below ~/.local/state.\n\
          \n\
@@ -128,6 +140,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     session.json = cli.json;
     session.writes = cli.writes;
     session.undo.clone_from(&cli.undo);
+    session.dry_run = cli.dry_run || cli.writes && cli.nothing;
     session.terminal = io::stdout().is_terminal();
     let status = session.status();
     match all(&cli, session) {
@@ -181,7 +194,7 @@ fn all(cli: &Cli, mut session: Session) -> io::Result<()> {
     for request in &cli.requests {
         good &= session.line(request.as_bytes())?;
         if session.ended || !good && cli.stop {
-            return Ok(());
+            return session.end();
         }
     }
     let from_stdin = cli
@@ -191,19 +204,24 @@ fn all(cli: &Cli, mut session: Session) -> io::Result<()> {
     if let Some(path) = cli.file.as_ref().filter(|_| !from_stdin) {
         let file = match std::fs::File::open(path) {
             Ok(file) => file,
-            Err(error) => return tell(format!("{}: {error}", path.display())),
+            Err(error) => {
+                session.end()?;
+                return tell(format!("{}: {error}", path.display()));
+            }
         };
-        return lines(&mut session, &mut BufReader::new(file), cli.stop);
+        lines(&mut session, &mut BufReader::new(file), cli.stop)?;
+        return session.end();
     }
     if !from_stdin && !cli.requests.is_empty() {
-        return Ok(());
+        return session.end();
     }
     let interactive = !from_stdin && io::stdin().is_terminal() && io::stdout().is_terminal();
     if interactive {
-        prompt::run(session, if cli.no_prompt { "" } else { prompt::PROMPT })
-    } else {
-        lines(&mut session, &mut io::stdin().lock(), cli.stop)
+        let quiet = cli.no_prompt || cli.nothing && !cli.writes;
+        return prompt::run(session, if quiet { "" } else { prompt::PROMPT });
     }
+    lines(&mut session, &mut io::stdin().lock(), cli.stop)?;
+    session.end()
 }
 
 /// Runs the lines of a script.

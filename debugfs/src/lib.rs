@@ -8,6 +8,7 @@
 mod cli;
 mod commands;
 mod kept;
+pub mod opened;
 mod out;
 mod picture;
 mod prompt;

@@ -20,6 +20,8 @@ use crate::words;
 
 /// What stands before a line.
 pub(crate) const PROMPT: &str = "debugfs.cowfs: ";
+/// What stands there in a group of changes.
+const IN_GROUP: &str = "debugfs.cowfs (group): ";
 /// Names of a directory that completion reads at most.
 const LIMIT: usize = 10_000;
 
@@ -45,7 +47,11 @@ pub(crate) fn run(session: Session, prompt: &str) -> io::Result<()> {
         host: FilenameCompleter::new(),
     }));
     while !session.borrow().ended {
-        match editor.readline(prompt) {
+        let shown = match session.borrow().in_group() && !prompt.is_empty() {
+            true => IN_GROUP,
+            false => prompt,
+        };
+        match editor.readline(shown) {
             Ok(line) => {
                 if let Some(path) = &history {
                     let _ = editor.append_history(path);
@@ -58,7 +64,7 @@ pub(crate) fn run(session: Session, prompt: &str) -> io::Result<()> {
             Err(error) => return Err(io::Error::other(error)),
         }
     }
-    Ok(())
+    session.borrow_mut().end()
 }
 
 /// Where the lines that were typed are kept: in the directory for the state of programs.

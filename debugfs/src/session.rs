@@ -5,86 +5,23 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use cowfs_format::block::View;
-use cowfs_format::device::{Device, DeviceMut};
+use cowfs_format::device::Device;
+use cowfs_format::layout::FileType;
 use cowfs_format::read::inode::{self, Inode};
-use cowfs_format::toolkit::alone::alone;
-use cowfs_format::toolkit::{open, undo};
+use cowfs_format::toolkit::open;
+use cowfs_format::txn::Txn;
 use cowfs_format::units::BlockNo;
+use cowfs_format::volume::path;
 use cowfs_format::volume::scan::Scanner;
-use cowfs_format::volume::watch::Nodes;
-use cowfs_format::volume::{JournalState, Volume, path};
 
+pub use crate::opened::{Open, Outcome, State, Superblock};
 use crate::report::{Page, Rows};
 use crate::table::{self, Command, Needs};
 use crate::words;
 
-/// A volume that commands look into.
-#[derive(Debug)]
-pub struct Open {
-    /// Where it is on the host.
-    pub path: PathBuf,
-    volume: Access,
-}
-
-/// An open volume; without `-w` it is on a device that cannot be written.
-#[derive(Debug)]
-enum Access {
-    Read(Volume<Box<dyn Device>>),
-    Write(Volume<Box<dyn DeviceMut>>),
-}
-
-impl Open {
-    /// A sight of the volume.
-    #[must_use]
-    pub fn view(&self) -> View<'_> {
-        match &self.volume {
-            Access::Read(volume) => volume.view(),
-            Access::Write(volume) => volume.view(),
-        }
-    }
-
-    /// What the disk says of the nodes of its cluster now.
-    ///
-    /// # Errors
-    /// The slot map or the heartbeat file is damaged.
-    pub fn nodes(&self) -> cowfs_format::error::Result<Nodes> {
-        match &self.volume {
-            Access::Read(volume) => volume.nodes(),
-            Access::Write(volume) => volume.nodes(),
-        }
-    }
-
-    /// The states of its journals.
-    #[must_use]
-    pub fn journals(&self) -> &[JournalState] {
-        match &self.volume {
-            Access::Read(volume) => volume.journals(),
-            Access::Write(volume) => volume.journals(),
-        }
-    }
-}
-
-/// Which superblock to open a volume by.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Superblock {
-    /// Number of the backup; `None` for the primary one.
-    pub backup: Option<u32>,
-    /// log2 of the block size, to find the backup.
-    pub block_bits: Option<u32>,
-    /// Whether the file is a metadata image, of whichever kind.
-    pub image: bool,
-}
-
-impl Superblock {
-    fn open<D: Device>(self, device: D) -> cowfs_format::error::Result<Volume<D>> {
-        match self.backup {
-            Some(backup) => Volume::open_backup(device, backup, self.block_bits),
-            None => Volume::open(device),
-        }
-    }
-}
+const NONE_OPEN: &str = "no volume is open; use `open VOLUME`";
 
 /// What a run of commands shares.
 pub struct Session {
@@ -101,6 +38,8 @@ pub struct Session {
     pub writes: bool,
     /// Where what they held before is saved then.
     pub undo: Option<PathBuf>,
+    /// Whether what is written stays in memory.
+    pub dry_run: bool,
     /// Whether results go to a terminal.
     pub terminal: bool,
     /// Set when the run is to end.
@@ -132,6 +71,7 @@ impl Session {
             json: false,
             writes: false,
             undo: None,
+            dry_run: false,
             terminal: false,
             ended: false,
             out,
@@ -162,32 +102,17 @@ impl Session {
     /// # Errors
     /// It cannot be opened.
     pub fn open(&mut self, path: PathBuf, by: Superblock) -> Result<()> {
-        let place = || path.display().to_string();
-        if by.image && self.writes {
-            bail!("{}: a metadata image is not written", place());
-        }
-        let volume = if self.writes {
-            let device = undo::writable(&path, self.undo.as_deref())?;
-            let mut volume = by.open(device).with_context(place)?;
-            alone(&mut volume, "debugfs.cowfs", &mut self.err).with_context(place)?;
-            let recovered = volume.recover().with_context(place)?;
-            for (slot, transactions, blocks) in recovered.replayed {
-                writeln!(
-                    self.err,
-                    "debugfs.cowfs: replayed the journal of slot {slot}: {transactions} \
-                     transactions, {blocks} blocks"
-                )?;
-            }
-            Access::Write(volume)
-        } else {
+        if !self.writes {
             let device = if by.image {
                 open::metadata_image(&path)?
             } else {
                 open::read_only(&path)?
             };
             return self.look(path, device, by);
-        };
-        self.enter(Open { path, volume });
+        }
+        let undo = self.undo.as_deref();
+        let open = Open::to_write(path, by, (self.dry_run, undo), &mut self.err)?;
+        self.enter(open);
         Ok(())
     }
 
@@ -196,9 +121,7 @@ impl Session {
     /// # Errors
     /// It cannot be opened.
     pub fn look(&mut self, path: PathBuf, device: Box<dyn Device>, by: Superblock) -> Result<()> {
-        let place = || path.display().to_string();
-        let volume = Access::Read(by.open(device).with_context(place)?);
-        self.enter(Open { path, volume });
+        self.enter(Open::to_read(path, device, by)?);
         Ok(())
     }
 
@@ -208,15 +131,103 @@ impl Session {
         self.open = Some(open);
     }
 
-    /// The open volume, to be edited.
+    /// An error unless a volume is open for writing.
     ///
     /// # Errors
-    /// None is open for writing.
-    pub fn writable(&mut self) -> Result<&mut Volume<Box<dyn DeviceMut>>> {
-        match self.open.as_mut().map(|open| &mut open.volume) {
-            Some(Access::Write(volume)) => Ok(volume),
-            Some(Access::Read(_)) => bail!("the volume is open for reading only; start with -w"),
-            None => bail!("no volume is open; use `open VOLUME`"),
+    /// None is.
+    pub fn require_writable(&self) -> Result<()> {
+        self.opened()?.require_writable()
+    }
+
+    /// Makes a change: one transaction, or a step of the group that was begun. All of it or nothing.
+    ///
+    /// # Errors
+    /// The change fails, or cannot be committed; the volume is as before.
+    pub fn change<T>(
+        &mut self,
+        change: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+    ) -> Result<(T, Outcome)> {
+        match &mut self.open {
+            Some(open) => open.change(change),
+            None => bail!(NONE_OPEN),
+        }
+    }
+
+    /// Whether a group was begun and neither committed nor given up yet.
+    #[must_use]
+    pub fn in_group(&self) -> bool {
+        self.open.as_ref().is_some_and(Open::in_group)
+    }
+
+    /// Begins a group of changes.
+    ///
+    /// # Errors
+    /// There is one already, or the volume cannot be written.
+    pub fn begin_group(&mut self) -> Result<()> {
+        let Some(open) = self.open.take() else {
+            bail!(NONE_OPEN);
+        };
+        let (open, begun) = open.begin();
+        self.open = Some(open);
+        begun
+    }
+
+    /// Ends the group: its changes become part of the volume, or (`keep` is false) are given up.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be committed; the volume is as before.
+    pub fn end_group(&mut self, keep: bool) -> Result<Outcome> {
+        let Some(open) = self.open.take() else {
+            bail!(NONE_OPEN);
+        };
+        let (open, ended) = open.end(keep);
+        self.open = Some(open);
+        self.leave_what_is_gone();
+        ended
+    }
+
+    /// Gives up a group that nobody committed, and says so; for the end of the input.
+    ///
+    /// # Errors
+    /// It cannot be said.
+    pub fn end(&mut self) -> io::Result<()> {
+        if !self.in_group() {
+            return Ok(());
+        }
+        let given_up = self.end_group(false);
+        self.status.set(self.status.get().max(table::FAILED));
+        let why = match given_up {
+            Ok(_) => "the group was not committed: the volume is as it was before it".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        self.complain("", &[why])
+    }
+
+    /// Current directories that were made in a group are gone with it.
+    fn leave_what_is_gone(&mut self) {
+        let Ok(view) = self.view() else { return };
+        let root = view.info().root;
+        let is_there = |blkno| {
+            let inode = inode::read(view, blkno);
+            inode.is_ok_and(|inode| inode.file_type() == Some(FileType::Directory))
+        };
+        let (has_root, has_cwd) = (is_there(self.root), is_there(self.cwd));
+        if !has_root {
+            self.root = root;
+        }
+        if !has_cwd {
+            self.cwd = self.root;
+        }
+    }
+
+    /// Writes bytes over blocks at once: see [`Open::write_direct`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_direct(&mut self, first: BlockNo, bytes: &[u8]) -> Result<Outcome> {
+        match &mut self.open {
+            Some(open) => open.write_direct(first, bytes),
+            None => bail!(NONE_OPEN),
         }
     }
 
@@ -230,9 +241,7 @@ impl Session {
     /// # Errors
     /// None is open.
     pub fn opened(&self) -> Result<&Open> {
-        self.open
-            .as_ref()
-            .ok_or_else(|| anyhow!("no volume is open; use `open VOLUME`"))
+        self.open.as_ref().ok_or_else(|| anyhow!(NONE_OPEN))
     }
 
     /// A sight of the open volume.
@@ -317,7 +326,7 @@ impl Session {
     pub fn view_and_out(&mut self) -> Result<(View<'_>, &mut dyn Write)> {
         match &self.open {
             Some(open) => Ok((open.view(), &mut self.out)),
-            None => bail!("no volume is open; use `open VOLUME`"),
+            None => bail!(NONE_OPEN),
         }
     }
 
@@ -329,7 +338,7 @@ impl Session {
     pub fn stream(&mut self) -> Result<(&Scanner, View<'_>, &mut dyn Write)> {
         let view = match &self.open {
             Some(open) => open.view(),
-            None => bail!("no volume is open; use `open VOLUME`"),
+            None => bail!(NONE_OPEN),
         };
         match &self.scanner {
             Some(scanner) => Ok((scanner, view, &mut self.out)),
@@ -347,7 +356,7 @@ impl Session {
         self.opened()?;
         match self.rows_beside(key)? {
             (scanner, Some(view), rows) => Ok((scanner, view, rows)),
-            _ => bail!("no volume is open; use `open VOLUME`"),
+            _ => bail!(NONE_OPEN),
         }
     }
 
@@ -412,10 +421,6 @@ impl Session {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
                 faults.push(format!("{error:#}"));
-                if let Some(Access::Write(volume)) = self.open.as_mut().map(|open| &mut open.volume)
-                {
-                    volume.reload_unfinished();
-                }
                 None
             }
         };
@@ -497,7 +502,7 @@ impl Session {
         match command.needs {
             Needs::Nothing => {}
             Needs::Volume => drop(self.opened()?),
-            Needs::Writing => drop(self.writable()?),
+            Needs::Writing => self.require_writable()?,
         }
         (command.run)(self, &args)
     }

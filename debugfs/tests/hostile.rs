@@ -86,6 +86,48 @@ const SCRIPT: &[&str] = &[
     "chroot //",
     "cd /",
     "curdev",
+    "label",
+    "uuid",
+    "feature",
+];
+
+/// Changes that meet every structure; made in memory, over a damaged volume.
+const CHANGES: &[&str] = &[
+    "mkdir /new",
+    "touch /many/another /inline/another /many.another",
+    "write KEPT /new/file",
+    "write -o 100 KEPT /shared/first",
+    "write -o 5K KEPT /fragmented/whole",
+    "reflink /shared/first /clone",
+    "reflink -p /shared/third /new/clone",
+    "ln /inline/size-100 /many",
+    "symlink /LONG /new/link",
+    "mv /shared/clone /many",
+    "mv /attributes /new",
+    "chmod -- u+x /acls/directory /many",
+    "chown 5:6 /shared/first /many",
+    "setxattr /new/attributes/inode user.new value",
+    "setxattr -f KEPT /new/attributes/block user.long",
+    "setxattr /new/attributes/buckets user.new value",
+    "rmxattr /new/attributes/buckets user.none",
+    "setfacl -m u:7:r /acls/directory",
+    "truncate /fragmented/whole 50000",
+    "truncate /shared/third 3M",
+    "punch /shared/first 0 100K",
+    "fallocate /holes/middle 0 300K",
+    "begin",
+    "rm -r /inline",
+    "unlink /shared/first /shared/third",
+    "commit",
+    "rm -r /new /many",
+    "rm -r /shared /fragmented /acls /links",
+    "abort",
+    "set /.i_size 5",
+    "clri /lost+found",
+    "zap -k -o 16 -l 400 -p ff EXTENT",
+    "label x",
+    "uuid random",
+    "feature nosparse nounwritten",
 ];
 
 /// Longest time that a command may take, on a machine that does other things as well.
@@ -173,6 +215,29 @@ impl Rig {
         failed
     }
 
+    /// Makes all changes; true when any failed.
+    fn change(&mut self, shell: &mut Shell, seed: usize) -> bool {
+        let mut failed = false;
+        for (i, line) in CHANGES.iter().enumerate() {
+            let mut line = line.replace("LONG", &"x".repeat(900));
+            for (name, word) in &self.words {
+                line = line.replace(name, word);
+            }
+            shell.session.json = (i + seed).is_multiple_of(2);
+            let start = Instant::now();
+            let said = shell.run(&line);
+            assert!(start.elapsed() < LINE_MAX, "seed {seed}: {line}");
+            assert!(said.good || !said.err.is_empty(), "{line}");
+            if shell.session.json {
+                let value = serde_json::from_slice(&said.out);
+                let value = value.unwrap_or_else(|error| panic!("seed {seed}: {line}: {error}"));
+                self.judge.demand(&line, &value);
+            }
+            failed |= !said.good;
+        }
+        failed
+    }
+
     /// All commands that read had their turn.
     fn demand_all(&self) {
         let session = ["help", "quit", "open", "close", "lcd", "lpwd"];
@@ -219,6 +284,9 @@ fn damage(name: &str, block: usize, rounds: u64, change: impl Fn(&mut Random, &m
         if let Ok(mut shell) = Shell::open(image.path()) {
             opened += 1;
             failed += u64::from(rig.look(&mut shell, usize::try_from(seed).unwrap()));
+        }
+        if let Ok(mut shell) = Shell::dry_run(image.path()) {
+            rig.change(&mut shell, usize::try_from(seed).unwrap());
         }
         for at in hurt {
             let good = &bytes[at..at + block];

@@ -19,7 +19,7 @@ const LINES: usize = 60;
 
 /// Command lines and the volumes that they are run on. `IMAGE` and `DIR` stand for the volume and
 /// for a directory of the host with the file `host` in it. A line that begins with `-w` is run on a
-/// copy of its own.
+/// copy of its own. `; ` separates commands that are run together; the last one has the snapshot.
 const SCRIPT: &[(&str, &[&str])] = &[
     ("block 5", &["pristine-max"]),
     ("block 3627", &["b4k-c4k-max"]),
@@ -111,7 +111,50 @@ const SCRIPT: &[(&str, &[&str])] = &[
     ("verify DIR/host", &["pristine-max"]),
     ("xattr /attributes/block", &["b4k-c4k-max"]),
     ("xattr -v /acls/directory", &["b4k-c4k-max"]),
+    ("feature", &["b4k-c4k-max", "b512-c4k-compat"]),
+    ("label", &["b4k-c4k-max"]),
+    ("uuid", &["b4k-c4k-max"]),
+    ("-w abort", &["pristine-max"]),
+    ("-w begin; mkdir /new; abort", &["pristine-max"]),
+    ("-w begin", &["pristine-max"]),
+    ("-w chmod u+s,o-rwx /inline/size-100", &["b4k-c4k-max"]),
+    ("-w chown 5:6 /inline/size-100 /many", &["b4k-c4k-max"]),
+    ("-w clri /inline/size-100", &["b4k-c4k-max"]),
+    ("-w begin; mkdir /new; commit", &["pristine-max"]),
+    ("-w fallocate /inline/size-100 0 100K", &["b4k-c4k-max"]),
+    ("-w feature norefcount", &["pristine-max", "b4k-c4k-max"]),
+    ("-w label new", &["pristine-max"]),
+    ("-w ln /inline/size-100 /many", &["b4k-c4k-max"]),
     ("-w mkdir /new", &["pristine-max"]),
+    ("-w begin; mkdir /new", &["pristine-max"]),
+    ("-w mknod /new c 1 3", &["pristine-max"]),
+    ("-w mv /inline/size-100 /new", &["b4k-c4k-max"]),
+    ("-w punch /shared/first 0 1M", &["b4k-c4k-max"]),
+    ("-w reflink /shared/first /new", &["b4k-c4k-max"]),
+    ("-w rm /many", &["b4k-c4k-max"]),
+    ("-w rm -r /inline /links", &["b4k-c4k-max"]),
+    ("-w rmdir /many", &["b4k-c4k-max"]),
+    (
+        "-w setxattr /many user.a b; rmxattr /many user.a",
+        &["b4k-c4k-max"],
+    ),
+    ("-w set /inline/size-100.i_mode 0100600", &["b4k-c4k-max"]),
+    ("-w set /inline/size-100.i_mode 01777777", &["b4k-c4k-max"]),
+    ("-w setfacl -m u:7:rwx /inline/size-100", &["b4k-c4k-max"]),
+    (
+        "-w setxattr /inline/size-100 user.new value",
+        &["b4k-c4k-max"],
+    ),
+    ("-w symlink /inline/size-100 /new", &["b4k-c4k-max"]),
+    ("-w touch -d 1.5 /inline/size-100 /new", &["b4k-c4k-max"]),
+    ("-w truncate /inline/size-100 1M", &["b4k-c4k-max"]),
+    ("-w unlink /inline/size-100 /absent", &["b4k-c4k-max"]),
+    ("-w unlink /inline/size-100", &["b4k-c4k-max"]),
+    (
+        "-w uuid 00112233-4455-6677-8899-aabbccddeeff",
+        &["pristine-max"],
+    ),
+    ("-w zap -l 16 -p 5a 5", &["pristine-max"]),
     ("-w mkdir /lost+found", &["pristine-max"]),
     ("-w write DIR/host /new", &["pristine-max"]),
     ("-w write -o 5 DIR/host /shared/first", &["b4k-c4k-max"]),
@@ -154,8 +197,10 @@ fn said(image: &Path, line: &str, json: bool) -> String {
     if writes {
         program.arg("-w");
     }
+    for request in request.split("; ") {
+        program.args(["-R", request]);
+    }
     let ran = program
-        .args(["-R", &request])
         .arg(image)
         .current_dir(&place)
         .env("SOURCE_DATE_EPOCH", "1700000000")
@@ -169,8 +214,9 @@ fn said(image: &Path, line: &str, json: bool) -> String {
     };
     let mut out = plain(&ran.stdout);
     if json {
-        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
-        out = serde_json::to_string_pretty(&value).unwrap();
+        let values = serde_json::Deserializer::from_str(&out).into_iter::<serde_json::Value>();
+        let pretty = values.map(|value| serde_json::to_string_pretty(&value.unwrap()).unwrap());
+        out = pretty.collect::<Vec<_>>().join("\n");
     }
     let mut text = head(&out);
     if !json {
@@ -185,7 +231,8 @@ fn said(image: &Path, line: &str, json: bool) -> String {
 }
 
 fn command_of(line: &str) -> &'static str {
-    let word = line.trim_start_matches("-w ").split(' ').next().unwrap();
+    let last = line.trim_start_matches("-w ").rsplit("; ").next().unwrap();
+    let word = last.split(' ').next().unwrap();
     table::find(word.as_bytes()).unwrap().name
 }
 

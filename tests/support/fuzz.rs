@@ -43,6 +43,9 @@ const IMAGES: [(&str, usize); 5] = [
 pub const LINES: &[&str] = &[
     "stats",
     "stats -h",
+    "label",
+    "uuid",
+    "feature",
     "df",
     "slotmap",
     "hb",

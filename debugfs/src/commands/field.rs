@@ -136,7 +136,7 @@ fn one(session: &Session, spec: &[u8], forced: Option<BlockKind>) -> Result<Bloc
 }
 
 /// The block that an operand names, and the names of fields behind it.
-fn split<'s>(session: &Session, spec: &'s [u8]) -> Result<(BlockNo, &'s [u8])> {
+pub(super) fn split<'s>(session: &Session, spec: &'s [u8]) -> Result<(BlockNo, &'s [u8])> {
     let at_dot = |at: usize| {
         let (head, tail) = spec.split_at(at);
         (head, tail.get(1..).unwrap_or_default())

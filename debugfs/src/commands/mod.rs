@@ -1,10 +1,10 @@
 //! The commands, grouped by what they look at. Each file has its models, their text, and a table.
 
+mod alter;
 mod compare;
 mod content;
 mod deleted;
 mod delta;
-mod edit;
 mod extents;
 mod field;
 mod image;
@@ -36,11 +36,17 @@ use crate::table::Command;
 
 /// The tables of all files.
 pub(crate) const GROUPS: &[&[Command]] = &[
+    alter::attributes::COMMANDS,
+    alter::content::COMMANDS,
+    alter::group::COMMANDS,
+    alter::names::COMMANDS,
+    alter::raw::COMMANDS,
+    alter::sizes::COMMANDS,
+    alter::tune::COMMANDS,
     compare::COMMANDS,
     content::COMMANDS,
     deleted::COMMANDS,
     delta::COMMANDS,
-    edit::COMMANDS,
     extents::COMMANDS,
     field::COMMANDS,
     image::COMMANDS,

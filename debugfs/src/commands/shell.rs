@@ -38,7 +38,7 @@ pub(super) const COMMANDS: &[Command] = &[
         options: &[],
         operands: &[],
         summary: "Ends the program.",
-        about: "",
+        about: "A group of changes that was not committed is given up.",
         needs: Needs::Nothing,
         says: schema::nothing,
         run: |session, _| {
@@ -60,7 +60,8 @@ pub(super) const COMMANDS: &[Command] = &[
         ],
         operands: &[operand("VOLUME", OperandKind::Host, Count::One)],
         summary: "Opens a volume.",
-        about: "A volume that is open already is closed first.",
+        about: "A volume that is open already is closed first. It is opened for writing, and in a dry \
+                run, as the program was started.",
         needs: Needs::Nothing,
         says: schema::nothing,
         run: open,
@@ -75,6 +76,7 @@ pub(super) const COMMANDS: &[Command] = &[
         needs: Needs::Volume,
         says: schema::nothing,
         run: |session, _| {
+            refuse_group(session)?;
             session.close();
             Ok(None)
         },
@@ -178,7 +180,16 @@ fn place(path: &[u8]) -> Option<Box<dyn Report>> {
     Some(Box::new(Place { path }))
 }
 
+/// Changes that were not committed are not given up in passing.
+fn refuse_group(session: &Session) -> Result<()> {
+    if session.in_group() {
+        bail!("a group of changes was begun; commit or abort it first");
+    }
+    Ok(())
+}
+
 fn open(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
+    refuse_group(session)?;
     let backup = match args.value('s') {
         Some(word) => Some(u32::try_from(number(word)?).context("no such backup")?),
         None => None,

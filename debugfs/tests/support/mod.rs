@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::rc::Rc;
 
+use cowfs_format::device::MemDevice;
 use debugfs_cowfs::session::{Session, Superblock};
 use debugfs_cowfs::words;
 
@@ -64,6 +65,28 @@ impl Shell {
     /// Opens a volume for writing.
     pub(crate) fn edit(image: &Path) -> Result<Self, String> {
         Self::start(image, true, Superblock::default())
+    }
+
+    /// Opens what a volume holds now, also while another session may write to it.
+    pub(crate) fn seen(image: &Path) -> Self {
+        let (out, err) = (Sink::default(), Sink::default());
+        let mut session = Session::new(Box::new(out.clone()), Box::new(err.clone()));
+        let device = Box::new(MemDevice::new(std::fs::read(image).unwrap()));
+        let by = Superblock::default();
+        session.look(image.to_path_buf(), device, by).unwrap();
+        Self { session, out, err }
+    }
+
+    /// Opens a volume for changes that stay in memory.
+    pub(crate) fn dry_run(image: &Path) -> Result<Self, String> {
+        let (out, err) = (Sink::default(), Sink::default());
+        let mut session = Session::new(Box::new(out.clone()), Box::new(err.clone()));
+        session.writes = true;
+        session.dry_run = true;
+        session
+            .open(image.to_path_buf(), Superblock::default())
+            .map_err(|error| format!("{error:#}"))?;
+        Ok(Self { session, out, err })
     }
 
     /// Opens a metadata image.

@@ -1,4 +1,4 @@
-//! Commands that change the volume (`-w`). Each is one transaction: all of it or nothing.
+//! `write`: putting bytes of the host into files of the volume.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,41 +16,29 @@ use cowfs_format::units::low16;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::report::{Page, Report, Text};
+use super::{Said, command, find, place, text, value};
+use crate::report::{Page, Text};
 use crate::schema;
-use crate::session::Session;
-use crate::table::{Args, Command, Count, FILE, Needs, OperandKind, Opt, operand};
+use crate::session::{Outcome, Session};
+use crate::table::{Args, Command, Count, FILE, OperandKind, operand};
 
-pub(super) const COMMANDS: &[Command] = &[
-    Command {
-        name: "write",
-        aliases: &[],
-        options: &[Opt {
-            short: 'o',
-            long: "offset",
-            value: Some("BYTES"),
-            help: "write over the existing FILE from there on, breaking its sharing as needed",
-        }],
-        operands: &[operand("HOST", OperandKind::Host, Count::One), FILE],
-        summary: "Puts a file of the host into the volume.",
-        about: "FILE must not exist yet, except with -o. It gets the mode, owner and time of HOST. \
-                Holes stay holes.",
-        needs: Needs::Writing,
-        says: schema::of::<Written>,
-        run: write,
-    },
-    Command {
-        name: "mkdir",
-        aliases: &[],
-        options: &[],
-        operands: &[FILE],
-        summary: "Makes a directory, of mode 0755 and owner 0:0.",
-        about: "",
-        needs: Needs::Writing,
-        says: schema::of::<Made>,
-        run: mkdir,
-    },
-];
+pub(in crate::commands) const COMMANDS: &[Command] = &[command(
+    "write",
+    &[value(
+        'o',
+        "offset",
+        "BYTES",
+        "write over the existing FILE from there on, breaking its sharing as needed",
+    )],
+    &[operand("HOST", OperandKind::Host, Count::One), FILE],
+    (
+        "Puts a file of the host into the volume.",
+        "FILE must not exist yet, except with -o. It gets the mode, owner and time of HOST. Holes stay \
+         holes.",
+    ),
+    schema::of::<Written>,
+    write,
+)];
 
 /// What was written.
 #[derive(JsonSchema, Serialize)]
@@ -62,6 +50,8 @@ struct Written {
     copied_clusters: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     new_clusters: Option<u64>,
+    #[serde(flatten)]
+    outcome: Outcome,
 }
 
 impl Text for Written {
@@ -70,7 +60,7 @@ impl Text for Written {
         if let (Some(copied), Some(new)) = (self.copied_clusters, self.new_clusters) {
             write!(page, "   Copied Clusters: {copied}   New Clusters: {new}")?;
         }
-        writeln!(page)
+        writeln!(page, "{}", self.outcome.note())
     }
 }
 
@@ -85,44 +75,56 @@ fn open_host(path: &Path) -> Result<(File, std::fs::Metadata)> {
     Ok((file, meta))
 }
 
-fn write(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
+fn write(session: &mut Session, args: &Args) -> Said {
     let host = session.host_dir.join(OsStr::from_bytes(args.need(0)?));
     let (file, meta) = open_host(&host)?;
     let source = (&file, &*host.to_string_lossy());
     let spec = args.need(1)?;
+    let base = session.base();
     let now = Timestamp::now();
     let progress = Progress::start(Sink::for_terminal(session.json));
     progress.pass(1, meta.len());
     let step = |bytes| progress.step(bytes);
-    let report = if let Some(text) = args.value('o') {
-        let offset = parse_size(std::str::from_utf8(text).unwrap_or(""))?;
-        let inode = session.find(spec)?;
-        let mut txn = session.writable()?.begin()?;
-        let done = ops::overwrite(&mut txn, inode, offset, source, now, &step)?;
-        txn.commit()?;
+    let written = if let Some(word) = args.value('o') {
+        let offset = parse_size(text(word)?)?;
+        let ((inode, done), outcome) = session.change(|txn| {
+            let inode = find(txn, base, spec)?;
+            let done = ops::overwrite(txn, inode, offset, source, now, &step)?;
+            Ok((inode, done))
+        })?;
         Written {
             inode: inode.0,
             bytes: done.bytes,
             copied_clusters: Some(done.copied_clusters),
             new_clusters: Some(done.new_clusters),
+            outcome,
         }
     } else {
-        let to = session.parent(spec)?;
         // The time of the last read would change with each run.
         let mut attributes = NewInode::at(now, low16(meta.mode().into()), meta.uid(), meta.gid());
         attributes.mtime = modified(&meta, now);
-        let mut txn = session.writable()?.begin()?;
-        let inode = ops::import_file(&mut txn, to.directory, &to.name, source, &attributes, &step)?;
-        txn.commit()?;
+        let (inode, outcome) = session.change(|txn| {
+            let to = place(txn, base, spec)?;
+            let new = &attributes;
+            Ok(ops::import_file(
+                txn,
+                to.directory,
+                &to.name,
+                source,
+                new,
+                &step,
+            )?)
+        })?;
         Written {
             inode: inode.0,
             bytes: meta.len(),
             copied_clusters: None,
             new_clusters: None,
+            outcome,
         }
     };
     drop(progress);
-    Ok(Some(Box::new(report)))
+    Ok(Some(Box::new(written)))
 }
 
 /// When a host file was changed, but not after `now`, which may be a fixed time.
@@ -134,25 +136,4 @@ fn modified(meta: &std::fs::Metadata, now: Timestamp) -> Timestamp {
     } else {
         now
     }
-}
-
-/// A directory that was made.
-#[derive(JsonSchema, Serialize)]
-struct Made {
-    inode: u64,
-}
-
-impl Text for Made {
-    fn text(&self, page: &mut Page<'_>) -> io::Result<()> {
-        writeln!(page, "\tInode: {}", self.inode)
-    }
-}
-
-fn mkdir(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>> {
-    let to = session.parent(args.need(0)?)?;
-    let new = NewInode::at(Timestamp::now(), 0o040_755, 0, 0);
-    let mut txn = session.writable()?.begin()?;
-    let inode = txn.make_directory(to.directory, &to.name, &new)?.0;
-    txn.commit()?;
-    Ok(Some(Box::new(Made { inode })))
 }
