@@ -144,7 +144,7 @@ impl Trial<'_> {
             slots.iter().all(Option::is_none),
             "{name} at write {stop}: {slots:?}"
         );
-        if self.mount == Mount::Cluster && stop % 4 != 0 {
+        if self.mount == Mount::Cluster && !stop.is_multiple_of(4) {
             return which;
         }
         save(&volume.device().snapshot(), image);
@@ -153,7 +153,7 @@ impl Trial<'_> {
         // The same without us: fsck.ocfs2 replays (and stops after it on a local volume).
         // Where there is nothing to replay, one stop in four will do. On a cluster's volume it does
         // nothing without a cluster.
-        if self.mount == Mount::Cluster || (!replayable && stop % 4 != 0) {
+        if self.mount == Mount::Cluster || (!replayable && !stop.is_multiple_of(4)) {
             return which;
         }
         save(&left, image);

@@ -118,7 +118,9 @@ impl Txn<'_> {
                 push(geo.byte_of(blkno.plus(1)).min(end), Some(blkno));
             };
             if direct {
-                self.staged.range(first..behind).for_each(|(blkno, _)| stage(*blkno));
+                self.staged
+                    .range(first..behind)
+                    .for_each(|(blkno, _)| stage(*blkno));
             } else {
                 (first.0..behind.0).map(BlockNo).for_each(stage);
             }
