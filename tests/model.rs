@@ -140,7 +140,7 @@ fn random_operations_leave_what_the_model_says() {
     let number = |name: &str, otherwise: u64| {
         std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
     };
-    let steps = number("MODEL_STEPS", 700);
+    let steps = number("MODEL_STEPS", 400);
     let seed = number("MODEL_SEED", 1);
     let dir = TempDir::new().unwrap();
     let mut trials: Vec<Trial> = (VOLUMES.into_iter().enumerate())

@@ -73,11 +73,14 @@ pub fn tools() -> Result<()> {
 /// Address space that fsck.ocfs2 gets. It fills a part of all memory with caches, which takes it far longer than the
 /// check of a small volume; where it gets no more it makes do with smaller ones.
 const ADDRESS_SPACE: u64 = 128 << 20;
+/// Bytes of a volume for which that is enough.
+const SMALL: u64 = 8 << 30;
 
-/// `fsck.ocfs2` with little memory, where that can be had.
-fn small_fsck() -> Result<Command> {
+/// `fsck.ocfs2`, for a small volume with little memory, where that can be had.
+fn fsck(image: &Path) -> Result<Command> {
     let fsck = program("fsck.ocfs2")?;
-    let Some(prlimit) = place::program("prlimit") else {
+    let small = std::fs::metadata(image).is_ok_and(|meta| meta.len() <= SMALL);
+    let Some(prlimit) = place::program("prlimit").filter(|_| small) else {
         return Ok(Command::new(fsck));
     };
     let mut command = Command::new(prlimit);
@@ -87,7 +90,7 @@ fn small_fsck() -> Result<Command> {
 
 fn run(name: &str, args: &[&str], image: &Path) -> Result<String> {
     let mut command = match name {
-        "fsck.ocfs2" => small_fsck()?,
+        "fsck.ocfs2" => fsck(image)?,
         _ => Command::new(program(name)?),
     };
     let ran = command
