@@ -148,11 +148,7 @@ pub(crate) fn run(args: &CloneArgs, out: &mut dyn Write, err: &mut dyn Write) ->
         replayed_transactions: opened.replayed,
     };
     args.common.tell(out, &result, |out| {
-        let verb = if args.common.dry_run {
-            "would share"
-        } else {
-            "shares"
-        };
+        let verb = args.common.verb("shares", "would share");
         let sizes = format!("{} of {}", show_size(shared_bytes), show_size(size_bytes));
         match &result.clones[..] {
             [one] if files == 1 && directories == 0 => {

@@ -102,11 +102,7 @@ pub(crate) fn run(args: &DedupeArgs, out: &mut dyn Write, err: &mut dyn Write) -
         replayed_transactions: opened.replayed,
     };
     args.common.tell(out, &result, |out| {
-        let verb = if args.common.dry_run {
-            "would share"
-        } else {
-            "shares"
-        };
+        let verb = args.common.verb("shares", "would share");
         writeln!(
             out,
             "{files} files of {}: {verb} {} more and free {}; {} were shared already",

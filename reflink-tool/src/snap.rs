@@ -107,11 +107,7 @@ pub(crate) fn snap(args: &SnapArgs, out: &mut dyn Write, err: &mut dyn Write) ->
         replayed_transactions: opened.replayed,
     };
     args.common.tell(out, &result, |out| {
-        let verb = if args.common.dry_run {
-            "would keep"
-        } else {
-            "keeps"
-        };
+        let verb = args.common.verb("keeps", "would keep");
         writeln!(
             out,
             "{}: {verb} {} files, {}, of {}",
@@ -159,11 +155,7 @@ fn delete(args: &SnapArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(
         replayed_transactions: opened.replayed,
     };
     args.common.tell(out, &result, |out| {
-        let verb = if args.common.dry_run {
-            "would be"
-        } else {
-            "were"
-        };
+        let verb = args.common.verb("were", "would be");
         writeln!(
             out,
             "{}: {} names {verb} removed",
@@ -221,11 +213,7 @@ pub(crate) fn restore(args: &RestoreArgs, out: &mut dyn Write, err: &mut dyn Wri
         replayed_transactions: opened.replayed,
     };
     args.common.tell(out, &result, |out| {
-        let verb = if args.common.dry_run {
-            "would be"
-        } else {
-            "is"
-        };
+        let verb = args.common.verb("is", "would be");
         writeln!(out, "{}: {verb} as {} is", shown(target), result.source)?;
         steps.tell(out)
     })

@@ -72,11 +72,7 @@ pub(crate) fn run(args: &UnshareArgs, out: &mut dyn Write, err: &mut dyn Write) 
         replayed_transactions: opened.replayed,
     };
     args.common.tell(out, &result, |out| {
-        let verb = if args.common.dry_run {
-            "would be"
-        } else {
-            "were"
-        };
+        let verb = args.common.verb("were", "would be");
         writeln!(
             out,
             "{unshared} of {} files {verb} unshared, {} copied",

@@ -69,6 +69,11 @@ impl Common {
         Ok(Opened { volume, replayed })
     }
 
+    /// What is said to have been done, or that it would be.
+    pub(crate) const fn verb(&self, done: &'static str, would: &'static str) -> &'static str {
+        if self.dry_run { would } else { done }
+    }
+
     /// Tells the result, as JSON or in the words of `text`.
     pub(crate) fn tell<T: Serialize>(
         &self,

@@ -226,11 +226,7 @@ pub(crate) fn clone(
     let mut done = Done::new(&args.common, &machine).counted(&opened, steps, Some(&tree));
     done.directory = Some(format!("{pool}/{directory}"));
     args.common.tell(out, &done, |out| {
-        let verb = if args.common.dry_run {
-            "would share"
-        } else {
-            "shares"
-        };
+        let verb = args.common.verb("shares", "would share");
         writeln!(
             out,
             "{} ({pool}/{directory}): {} disks, {verb} {} of {} with {}",
@@ -387,11 +383,7 @@ pub(crate) fn snap(args: &SnapshotArgs, out: &mut dyn Write, err: &mut dyn Write
         shown(&at)
     ));
     args.common.tell(out, &done, |out| {
-        let verb = if args.common.dry_run {
-            "would keep"
-        } else {
-            "keeps"
-        };
+        let verb = args.common.verb("keeps", "would keep");
         writeln!(
             out,
             "{}: {verb} {} disks, {}, of {}",
@@ -447,11 +439,7 @@ pub(crate) fn rollback(
     done.disks = disks;
     done.directory = Some(format!("{}/{}", machine.pool, machine.directory_name()));
     args.common.tell(out, &done, |out| {
-        let verb = if args.common.dry_run {
-            "would be"
-        } else {
-            "is"
-        };
+        let verb = args.common.verb("is", "would be");
         writeln!(
             out,
             "{}: {verb} as it was at {}",
@@ -526,11 +514,7 @@ pub(crate) fn remove(args: &RemoveArgs, out: &mut dyn Write, err: &mut dyn Write
     done.snapshot.clone_from(&args.snapshot);
     done.removed = removals.iter().map(|removal| removal.names).sum();
     args.common.tell(out, &done, |out| {
-        let verb = if args.common.dry_run {
-            "would be"
-        } else {
-            "is"
-        };
+        let verb = args.common.verb("is", "would be");
         match &args.snapshot {
             Some(snapshot) => writeln!(
                 out,
