@@ -32,11 +32,29 @@ pub enum Verdict {
 /// CRC of `block` with the eight bytes at `check_at` taken as zero.
 #[must_use]
 pub fn crc(block: &[u8], check_at: usize) -> u32 {
-    let (head, tail) = around(block, check_at);
+    // The check is blanked in a copy of the piece around it: the CRC is fastest over long runs whose
+    // lengths are multiples of a cache line.
+    const PIECE: usize = 256;
+    let inside = check_at % PIECE;
+    let inside = if inside > PIECE - CHECK_BYTES {
+        0
+    } else {
+        inside
+    };
+    let (head, rest) = block
+        .split_at_checked(check_at - inside)
+        .unwrap_or((block, &[]));
+    let (near, tail) = rest.split_at(rest.len().min(PIECE));
+    let mut piece = [0; PIECE];
+    let piece = piece.get_mut(..near.len()).unwrap_or_default();
+    piece.copy_from_slice(near);
+    if let Some(check) = piece.get_mut(inside..inside + CHECK_BYTES) {
+        check.fill(0);
+    }
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(head);
-    hasher.update(&[0; CHECK_BYTES]);
-    hasher.update(tail);
+    for part in [head, piece, tail] {
+        hasher.update(part);
+    }
     !hasher.finalize()
 }
 
@@ -65,15 +83,6 @@ pub fn crc32c(state: u32, bytes: &[u8]) -> u32 {
         let [low, ..] = state.to_le_bytes();
         TABLE[usize::from(low ^ byte)] ^ state >> 8
     })
-}
-
-/// The bytes before and behind the check.
-fn around(block: &[u8], check_at: usize) -> (&[u8], &[u8]) {
-    let head = block.get(..check_at).unwrap_or(block);
-    let tail = block
-        .get(check_at.saturating_add(CHECK_BYTES)..)
-        .unwrap_or_default();
-    (head, tail)
 }
 
 /// The check that belongs to `block`, whose check field lies at `check_at`.
