@@ -28,7 +28,7 @@ use crate::read::inode::Inode;
 use crate::read::refcount::{self, Counted};
 use crate::units::BlockNo;
 use crate::volume::scan::Scanner;
-use crate::volume::tree::{self, Event, Node};
+use crate::volume::tree::{self, Child, Event, Node};
 
 /// What a set of files takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,13 +99,16 @@ impl Facts {
             let end = (run.blkno.0.saturating_add(run.blocks))
                 .div_ceil(1 << bits)
                 .min(all);
-            let ranges = if run.flags.contains(ExtentFlags::REFCOUNTED) {
-                &mut shared
-            } else {
-                &mut plain
-            };
-            ranges.push((first, end));
             facts.allocated += end - first;
+            if run.flags.contains(ExtentFlags::REFCOUNTED) {
+                shared.push((first, end));
+            } else {
+                facts.plain += end - first;
+                // Each name of a file holds it as a whole.
+                if facts.links > 1 {
+                    plain.push((first, end));
+                }
+            }
         });
         if inode.flags().contains(InodeFlags::CHAIN) {
             // The size of an allocator is that of what it gives out.
@@ -117,13 +120,13 @@ impl Facts {
                 Ok(counted) => facts.counted = counted,
                 Err(error) => {
                     faults.push(error);
+                    facts.plain += shared.iter().map(|(first, end)| end - first).sum::<u64>();
                     plain.append(&mut shared);
                 }
             }
         }
-        if facts.links == 1 {
-            facts.plain = plain.iter().map(|(first, end)| end - first).sum();
-        } else {
+        if facts.links > 1 {
+            facts.plain = 0;
             let alone = |(first, end)| Counted {
                 first,
                 end,
@@ -342,12 +345,86 @@ pub fn subtree(
     view: View<'_>,
     start: BlockNo,
     files: bool,
-    mut each: impl FnMut(Result<Line<'_>, (&Node, Error)>) -> ControlFlow<()>,
+    each: impl FnMut(Result<Line<'_>, (&Node, Error)>) -> ControlFlow<()>,
 ) -> Account {
-    // One account for each directory that is open; the first one stands for all.
-    let mut stack = vec![Account::default()];
-    let look = |_: &Node, inode: &Inode<'_>| Facts::of(view, inode);
-    tree::walk(scanner, view, start, look, |event| {
+    let mut open = Open {
+        // The first account stands for all.
+        stack: vec![Account::default()],
+        each,
+    };
+    let look = |_: &Node, inode: &Inode<'_>| Sum::of(view, inode);
+    if files {
+        tree::walk(scanner, view, start, look, |event| open.told(event, true));
+    } else {
+        tree::fold(
+            scanner,
+            view,
+            start,
+            look,
+            |sum, child, inode| sum.add(view, child, inode),
+            Sum::join,
+            |event| open.told(event, false),
+        );
+    }
+    (open.stack.into_iter())
+        .reduce(|mut all, next| {
+            all.merge(next);
+            all
+        })
+        .unwrap_or_default()
+}
+
+/// The account of an inode, and of the files in it when it is a directory; not of the directories.
+#[derive(Default)]
+struct Sum {
+    directory: bool,
+    account: Account,
+    /// What could not be read of the inode.
+    faults: Vec<Error>,
+    /// What could not be read of files in it.
+    inside: Vec<(Vec<u8>, BlockNo, Error)>,
+}
+
+impl Sum {
+    fn of(view: View<'_>, inode: &Inode<'_>) -> Self {
+        let (facts, faults) = Facts::of(view, inode);
+        let mut sum = Self {
+            directory: facts.directory,
+            faults,
+            ..Self::default()
+        };
+        sum.account.add(inode.blkno(), facts);
+        sum
+    }
+
+    fn add(&mut self, view: View<'_>, child: Child<'_>, inode: Result<Inode<'_>>) {
+        let faults = match inode {
+            Ok(inode) => {
+                let (facts, faults) = Facts::of(view, &inode);
+                self.account.add(inode.blkno(), facts);
+                faults
+            }
+            Err(error) => vec![error],
+        };
+        let told = |error| (child.name.to_vec(), child.blkno, error);
+        self.inside.extend(faults.into_iter().map(told));
+    }
+
+    fn join(&mut self, other: Self) {
+        self.account.merge(other.account);
+        self.inside.extend(other.inside);
+    }
+}
+
+/// The account of a walk under way.
+struct Open<F> {
+    /// One for each directory that is open, below the one that stands for all.
+    stack: Vec<Account>,
+    each: F,
+}
+
+impl<F: FnMut(Result<Line<'_>, (&Node, Error)>) -> ControlFlow<()>> Open<F> {
+    fn told(&mut self, event: Event<Sum>, files: bool) -> ControlFlow<()> {
         let line = |node, directory, account: &Account| {
             Ok(Line {
                 node,
@@ -356,45 +433,41 @@ pub fn subtree(
             })
         };
         match event {
-            Event::Failed(node, error) => each(Err((&node, error))),
-            Event::Found(node, (facts, faults)) => {
-                for error in faults {
-                    each(Err((&node, error)))?;
+            Event::Failed(node, error) => (self.each)(Err((&node, error))),
+            Event::Found(node, mut sum) => {
+                for error in sum.faults {
+                    (self.each)(Err((&node, error)))?;
                 }
-                let directory = facts.directory;
-                if directory {
-                    stack.push(Account::default());
+                sum.inside.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+                for (name, blkno, error) in sum.inside {
+                    let child = node.child(&name, blkno, 0);
+                    (self.each)(Err((&child, error)))?;
                 }
-                if files && !directory {
-                    let mut alone = Account::default();
-                    alone.add(node.blkno, facts.clone());
-                    each(line(&node, false, &alone))?;
+                if sum.directory {
+                    self.stack.push(sum.account);
+                    return ControlFlow::Continue(());
                 }
-                if let Some(account) = stack.last_mut() {
-                    account.add(node.blkno, facts);
+                if files {
+                    (self.each)(line(&node, false, &sum.account))?;
+                }
+                if let Some(account) = self.stack.last_mut() {
+                    account.merge(sum.account);
                 }
                 ControlFlow::Continue(())
             }
             Event::Left(node) => {
-                let Some(account) = stack.pop() else {
+                let Some(account) = self.stack.pop() else {
                     return ControlFlow::Break(());
                 };
-                each(line(&node, true, &account))?;
-                match stack.last_mut() {
+                (self.each)(line(&node, true, &account))?;
+                match self.stack.last_mut() {
                     Some(parent) => parent.merge(account),
-                    None => stack.push(account),
+                    None => self.stack.push(account),
                 }
                 ControlFlow::Continue(())
             }
         }
-    });
-    stack
-        .into_iter()
-        .reduce(|mut all, next| {
-            all.merge(next);
-            all
-        })
-        .unwrap_or_default()
+    }
 }
 
 /// Clusters that are part of the volume for ever, and belong to no file.

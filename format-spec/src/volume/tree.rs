@@ -1,4 +1,5 @@
 //! A walk over a subtree: ordered for those who write down what they see, parallel underneath.
+//! [`walk`] tells of each name, [`fold`] of directories only, with a sum of the files in each.
 //!
 //! Events come depth first, the names of a directory bytewise, whatever the order of the entries
 //! on disk and however many threads there are. A bounded window of inodes ahead of the event at
@@ -8,10 +9,10 @@
 //! damaged volume reaches twice is walked once.
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use crate::block::View;
-use crate::error::{Error, FaultKind};
+use crate::error::{Error, FaultKind, Result};
 use crate::layout::FileType;
 use crate::read::dir;
 use crate::read::inode::{self, Inode};
@@ -20,6 +21,10 @@ use crate::volume::scan::Scanner;
 
 /// Inodes that are read ahead at a time.
 const WINDOW: usize = 1024;
+/// Files of a directory that a thread sums up at a time.
+const CHUNK: usize = 1024;
+/// Directories whose files are summed up at a time.
+const DIRECTORIES: usize = 64;
 /// What may wait before the window closes to what is needed next.
 const WAITING: usize = 1 << 16;
 /// Inodes that are read ahead when too much waits.
@@ -51,6 +56,24 @@ impl Node {
             .get(slash.map_or(0, |at| at + 1)..)
             .unwrap_or_default()
     }
+
+    /// The node of a name in this directory.
+    #[must_use]
+    pub fn child(&self, name: &[u8], blkno: BlockNo, entry_type: u8) -> Self {
+        let mut path = Vec::with_capacity(self.path.len() + 1 + name.len());
+        if !self.path.is_empty() {
+            path.extend_from_slice(&self.path);
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        Self {
+            path,
+            blkno,
+            parent: self.blkno,
+            entry_type,
+            depth: self.depth + 1,
+        }
+    }
 }
 
 /// What happens on a walk.
@@ -72,6 +95,70 @@ pub fn walk<'v, T: Send>(
     view: View<'v>,
     start: BlockNo,
     look: impl Fn(&Node, &Inode<'v>) -> T + Sync,
+    each: impl FnMut(Event<T>) -> ControlFlow<()>,
+) {
+    let look = |node: &Node| look_at(view, node, |node, inode, _| (look(node, inode), None, 1));
+    tell(scanner, view, start, WINDOW, &look, each);
+}
+
+/// Walks the directories of a subtree. `look` sees the inode of each, `add` adds a file in it, or
+/// what kept its inode from being read, to a sum, and `join` adds up the sums of some files and the
+/// others behind them. The files of a directory come in no particular order.
+///
+/// It is what is left of [`walk`] for those to whom the names of files do not matter, and takes half
+/// of its time.
+pub fn fold<'v, T: Send + Default>(
+    scanner: &Scanner,
+    view: View<'v>,
+    start: BlockNo,
+    look: impl Fn(&Node, &Inode<'v>) -> T + Sync,
+    add: impl Fn(&mut T, Child<'_>, Result<Inode<'v>>) + Sync,
+    join: impl Fn(&mut T, T) + Sync,
+    each: impl FnMut(Event<T>) -> ControlFlow<()>,
+) {
+    let sum = |names: &Names, chunk: &[Name]| {
+        let (mut sum, mut directories) = (T::default(), Vec::new());
+        for name in chunk {
+            let inode = inode::read(view, name.blkno);
+            match inode {
+                // Its entry takes it for something else.
+                Ok(inode) if is_directory(&inode) => directories.push(name.clone()),
+                inode => add(&mut sum, names.child(name), inode),
+            }
+        }
+        (sum, directories)
+    };
+    let look = |node: &Node| {
+        look_at(view, node, |node, inode, names: Option<&Names>| {
+            let mut own = look(node, inode);
+            let Some(names) = names else {
+                return (own, None, 1);
+            };
+            let is_directory = |name: &Name| name.entry_type == FileType::Directory.dirent();
+            let (mut directories, files): (Vec<Name>, Vec<Name>) =
+                names.all.iter().cloned().partition(is_directory);
+            let chunks: Vec<&[Name]> = files.chunks(CHUNK).collect();
+            scanner.run(
+                &chunks,
+                |chunk| sum(names, chunk),
+                |(part, more)| {
+                    join(&mut own, part);
+                    directories.extend(more);
+                },
+            );
+            (own, Some(directories), 1 + files.len())
+        })
+    };
+    tell(scanner, view, start, DIRECTORIES, &look, each);
+}
+
+/// Tells of everything from `start` on in order, reading some `window` names ahead.
+fn tell<T: Send>(
+    scanner: &Scanner,
+    view: View<'_>,
+    start: BlockNo,
+    window: usize,
+    look: &(impl Fn(&Node) -> Looked<T> + Sync),
     mut each: impl FnMut(Event<T>) -> ControlFlow<()>,
 ) {
     let mut seen = HashSet::new();
@@ -87,7 +174,7 @@ pub fn walk<'v, T: Send>(
         let event = match item {
             Item::Waits(node) => {
                 stack.push(Item::Waits(node));
-                since += read_ahead(scanner, view, &look, &mut stack, &mut seen);
+                since += read_ahead(scanner, window, look, &mut stack, &mut seen);
                 if since > RELEASE {
                     since = 0;
                     view.release(BlockNo(0), view.geo().blocks());
@@ -122,31 +209,82 @@ impl<T> Item<T> {
 /// What reading an inode gave.
 struct Looked<T> {
     result: Result<T, Error>,
-    /// The names inside, when it is a directory.
-    inside: Option<Vec<Child>>,
+    /// The names inside that come next, when it is a directory.
+    inside: Option<Names>,
     /// What of the names could not be read.
     faults: Vec<Error>,
+    /// Inodes that were read for it.
+    inodes: usize,
 }
 
-/// A name inside a directory.
-struct Child {
-    name: Vec<u8>,
+/// Names of a directory.
+#[derive(Default)]
+struct Names {
+    text: Vec<u8>,
+    all: Vec<Name>,
+}
+
+/// A name inside a directory, as a range of the text of all its names.
+#[derive(Clone)]
+struct Name {
+    range: Range<usize>,
     blkno: BlockNo,
     entry_type: u8,
 }
 
+/// A file of a directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Child<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// The inode that the name leads to.
+    pub blkno: BlockNo,
+}
+
+impl Names {
+    fn push(&mut self, name: &[u8], blkno: BlockNo, entry_type: u8) {
+        let start = self.text.len();
+        self.text.extend_from_slice(name);
+        let range = start..self.text.len();
+        self.all.push(Name {
+            range,
+            blkno,
+            entry_type,
+        });
+    }
+
+    fn text(&self, name: &Name) -> &[u8] {
+        self.text.get(name.range.clone()).unwrap_or_default()
+    }
+
+    fn child(&self, name: &Name) -> Child<'_> {
+        Child {
+            name: self.text(name),
+            blkno: name.blkno,
+        }
+    }
+
+    /// The names bytewise.
+    fn sorted(self) -> Self {
+        let Self { text, mut all } = self;
+        let of = |name: &Name| text.get(name.range.clone()).unwrap_or_default();
+        all.sort_unstable_by(|a, b| (of(a), a.blkno).cmp(&(of(b), b.blkno)));
+        Self { text, all }
+    }
+}
+
 /// Reads the inodes at the end of the stack and puts what they gave in their place; how many.
-fn read_ahead<'v, T: Send>(
+fn read_ahead<T: Send>(
     scanner: &Scanner,
-    view: View<'v>,
-    look: &(impl Fn(&Node, &Inode<'v>) -> T + Sync),
+    window: usize,
+    look: &(impl Fn(&Node) -> Looked<T> + Sync),
     stack: &mut Vec<Item<T>>,
     seen: &mut HashSet<BlockNo>,
 ) -> usize {
     let window = if stack.len() > WAITING {
         NARROW
     } else {
-        WINDOW
+        window
     };
     let top = stack.split_off(stack.len().saturating_sub(window));
     let waiting: Vec<&Node> = (top.iter().rev())
@@ -156,13 +294,9 @@ fn read_ahead<'v, T: Send>(
         })
         .collect();
     let mut looked = Vec::with_capacity(waiting.len());
-    scanner.run(
-        &waiting,
-        |node| look_at(view, node, look),
-        |found| looked.push(found),
-    );
+    scanner.run(&waiting, |node| look(node), |found| looked.push(found));
     drop(waiting);
-    let count = looked.len();
+    let count = looked.iter().map(|found: &Looked<T>| found.inodes).sum();
     // `looked` is in the order of the walk, the stack in the opposite one.
     let mut looked = looked.into_iter();
     let mut ahead: Vec<Item<T>> = Vec::new();
@@ -179,10 +313,12 @@ fn read_ahead<'v, T: Send>(
     count
 }
 
+/// Reads an inode, and the names inside when it is a directory. `look` makes of both a result, says
+/// which of the names come next unless it is all of them, and how many inodes were read.
 fn look_at<'v, T>(
     view: View<'v>,
     node: &Node,
-    look: &impl Fn(&Node, &Inode<'v>) -> T,
+    look: impl Fn(&Node, &Inode<'v>, Option<&Names>) -> (T, Option<Vec<Name>>, usize),
 ) -> Looked<T> {
     let inode = match inode::read(view, node.blkno) {
         Ok(inode) => inode,
@@ -191,17 +327,26 @@ fn look_at<'v, T>(
                 result: Err(error),
                 inside: None,
                 faults: Vec::new(),
+                inodes: 1,
             };
         }
     };
     let mut faults = Vec::new();
-    let directory = inode.file_type() == Some(FileType::Directory);
-    let inside = directory.then(|| children(view, &inode, &mut faults));
-    Looked {
-        result: Ok(look(node, &inode)),
-        inside,
-        faults,
+    let mut inside = is_directory(&inode).then(|| children(view, &inode, &mut faults));
+    let (value, next, inodes) = look(node, &inode, inside.as_ref());
+    if let (Some(names), Some(next)) = (&mut inside, next) {
+        names.all = next;
     }
+    Looked {
+        result: Ok(value),
+        inside: inside.map(Names::sorted),
+        faults,
+        inodes,
+    }
+}
+
+fn is_directory(inode: &Inode<'_>) -> bool {
+    inode.file_type() == Some(FileType::Directory)
 }
 
 /// Why a name cannot be that of a file. Such a name is told of as a failure and never put into a
@@ -216,9 +361,9 @@ fn impossible(name: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The names of a directory in order; of damaged blocks, those before the damage.
-fn children(view: View<'_>, inode: &Inode<'_>, faults: &mut Vec<Error>) -> Vec<Child> {
-    let mut found = Vec::new();
+/// The names of a directory; of damaged blocks, those before the damage.
+fn children(view: View<'_>, inode: &Inode<'_>, faults: &mut Vec<Error>) -> Names {
+    let mut found = Names::default();
     // A directory begins with itself and its parent; nothing else goes by their names.
     let mut own = [&b"."[..], b".."].into_iter();
     let walked = dir::for_each_area(view, inode, &mut |area| {
@@ -234,11 +379,7 @@ fn children(view: View<'_>, inode: &Inode<'_>, faults: &mut Vec<Error>) -> Vec<C
                                 path: entry.name.escape_ascii().to_string(),
                                 why,
                             }),
-                            None => found.push(Child {
-                                name: entry.name.to_vec(),
-                                blkno: entry.inode,
-                                entry_type: entry.file_type,
-                            }),
+                            None => found.push(entry.name, entry.inode, entry.file_type),
                         },
                         Err(kind) => {
                             faults.push(kind.at(area.block.unwrap_or(inode.blkno())).into());
@@ -250,7 +391,6 @@ fn children(view: View<'_>, inode: &Inode<'_>, faults: &mut Vec<Error>) -> Vec<C
         ControlFlow::Continue(())
     });
     faults.extend(walked.err());
-    found.sort_unstable_by(|a, b| (&a.name, a.blkno).cmp(&(&b.name, b.blkno)));
     found
 }
 
@@ -275,20 +415,11 @@ fn put<T>(node: Node, looked: Looked<T>, seen: &mut HashSet<BlockNo>, ahead: &mu
     ahead.push(Item::tells(Event::Found(node.clone(), value)));
     let failed = |error| Item::tells(Event::Failed(node.clone(), error));
     ahead.extend(looked.faults.into_iter().map(failed));
-    ahead.extend(inside.into_iter().map(|child| {
-        let mut path = Vec::with_capacity(node.path.len() + 1 + child.name.len());
-        if !node.path.is_empty() {
-            path.extend_from_slice(&node.path);
-            path.push(b'/');
-        }
-        path.extend_from_slice(&child.name);
-        Item::Waits(Node {
-            path,
-            blkno: child.blkno,
-            parent: node.blkno,
-            entry_type: child.entry_type,
-            depth: node.depth + 1,
-        })
+    ahead.extend(inside.all.iter().map(|name| {
+        let Name {
+            blkno, entry_type, ..
+        } = *name;
+        Item::Waits(node.child(inside.text(name), blkno, entry_type))
     }));
     ahead.push(Item::tells(Event::Left(node)));
 }
