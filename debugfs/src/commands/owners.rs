@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use cowfs_format::block::View;
 use cowfs_format::error::Error;
-use cowfs_format::layout::{Compat, ExtentFlags, GroupDesc};
+use cowfs_format::layout::{Compat, Dinode, ExtentFlags, GroupDesc};
 use cowfs_format::read::holdings::{self, Purpose};
 use cowfs_format::read::{chain, inode, refcount};
 use cowfs_format::units::{BlockNo, ClusterNo, low32};
@@ -90,7 +90,12 @@ struct Hit {
 
 /// All uses of blocks, which are sorted; in the order of the inodes. And what cannot be read.
 fn search(scanner: &Scanner, view: View<'_>, wanted: &[BlockNo]) -> (Vec<Hit>, Vec<Error>) {
-    inodes::collect(scanner, view, |inode, found, faults| {
+    // Of a file that stands in its inode, nothing but that inode can be wanted.
+    let skip = |inode: &Dinode| {
+        let own = BlockNo(inode.i_blkno.get());
+        inode.holds_nothing() && wanted.binary_search(&own).is_err()
+    };
+    inodes::collect_but(scanner, view, skip, |inode, found, faults| {
         holdings::for_each_run(view, inode, &mut |run| {
             let run = match run {
                 Ok(run) => run,

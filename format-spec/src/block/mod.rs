@@ -152,6 +152,18 @@ impl<'v> View<'v> {
         Ok(decode(buf, blkno, self.info)?)
     }
 
+    /// What `look` makes of the head of a block whose signature, own number and generation are good.
+    /// The check is not tested: this only serves to tell whether a block needs to be read at all.
+    #[must_use]
+    pub fn peek<B: MetaBlock, T>(self, blkno: BlockNo, look: impl FnOnce(&B) -> T) -> Option<T> {
+        let buf = self.raw(blkno).ok()?;
+        let (head, _) = B::ref_from_prefix(&buf).ok()?;
+        let is_itself = buf.get(..8) == Some(B::SIGNATURE.as_slice())
+            && head.own_blkno() == blkno.0
+            && head.generation() == self.info.fs_generation.0;
+        is_itself.then(|| look(head))
+    }
+
     /// A metadata block together with all that is wrong in its identity: for checkers, which look
     /// into a damaged block as far as it can be made out. There is no block when it cannot be read
     /// or begins with the wrong signature. The check of a block with faults counts as off.

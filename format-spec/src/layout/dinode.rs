@@ -336,6 +336,25 @@ impl Dinode {
     }
 }
 
+impl Dinode {
+    /// Whether the inode says, in two fields each, that it holds no space but its own block: its data
+    /// stand in it, and it has no xattrs, index or refcount tree. No single wrong field says so of an
+    /// inode that does hold space.
+    #[must_use]
+    pub fn holds_nothing(&self) -> bool {
+        let lists = InodeFlags::CHAIN
+            .union(InodeFlags::LOCAL_ALLOC)
+            .union(InodeFlags::DEALLOC)
+            .union(InodeFlags::SYSTEM);
+        self.dyn_features() == DynFeatures::INLINE_DATA
+            && self.i_clusters.get() == 0
+            && !self.flags().intersects(lists)
+            && self.i_xattr_loc.get() == 0
+            && self.i_dx_root.get() == 0
+            && self.i_refcount_loc.get() == 0
+    }
+}
+
 layout! {
     /// Header of data stored in the inode block, at byte `0xC0`; the data follows.
     InlineData [8] {

@@ -55,10 +55,12 @@ fn groups_of(
 }
 
 /// Calls `visit` for each inode in use of a group, and for each block of the group that should be
-/// an inode and is none. A block that is marked in use while its inode is deleted is left out.
+/// an inode and is none. A block that is marked in use while its inode is deleted is left out, and
+/// so is one whose head lets `skip` pass it over.
 pub fn for_each_inode<'v>(
     view: View<'v>,
     group: InodeGroup,
+    skip: impl Fn(&Dinode) -> bool,
     visit: &mut dyn FnMut(BlockNo, Result<Inode<'v>>),
 ) {
     let desc = match view.block::<GroupDesc>(group.blkno) {
@@ -73,7 +75,7 @@ pub fn for_each_inode<'v>(
         let Some(blkno) = desc.block_of_bit(bit, group.bits_per_cluster) else {
             continue;
         };
-        if blkno == group.blkno {
+        if blkno == group.blkno || view.peek(blkno, &skip) == Some(true) {
             continue;
         }
         match view.block::<Dinode>(blkno) {
@@ -91,11 +93,23 @@ pub fn collect<'v, T: Send>(
     view: View<'v>,
     work: impl Fn(&Inode<'v>, &mut Vec<T>, &mut Vec<Error>) + Sync,
 ) -> (Vec<T>, Vec<Error>) {
+    collect_but(scanner, view, |_| false, work)
+}
+
+/// As [`collect`], without the inodes that `skip` passes over by their heads. These are not tested
+/// against their checks, which is most of the work of reading an inode: `skip` must not rely on a
+/// single field.
+pub fn collect_but<'v, T: Send>(
+    scanner: &Scanner,
+    view: View<'v>,
+    skip: impl Fn(&Dinode) -> bool + Sync,
+    work: impl Fn(&Inode<'v>, &mut Vec<T>, &mut Vec<Error>) + Sync,
+) -> (Vec<T>, Vec<Error>) {
     let (groups, mut failed) = groups(view);
     let mut found = Vec::new();
     let look = |group: &InodeGroup| {
         let (mut part, mut faults) = (Vec::new(), Vec::new());
-        for_each_inode(view, *group, &mut |_, inode| match inode {
+        for_each_inode(view, *group, &skip, &mut |_, inode| match inode {
             Ok(inode) => work(&inode, &mut part, &mut faults),
             Err(error) => faults.push(error),
         });
