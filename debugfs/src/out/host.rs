@@ -6,11 +6,15 @@
 //! symbolic link is made, but nothing goes through it.
 //!
 //! Who is not root cannot give files away or make devices. Such things are counted, and told once.
+//!
+//! A [`Tree`] is a place in the tree, for one thread; a [`Place`] is a directory of it in which any
+//! thread makes files.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use cowfs_format::read::acl;
 use rustix::fs::{
@@ -40,20 +44,34 @@ pub(crate) struct Unset {
     pub(crate) xattr: Option<String>,
 }
 
+impl Unset {
+    /// Adds what later files are without.
+    pub(crate) fn join(&mut self, later: Self) {
+        self.owners += later.owners;
+        self.devices += later.devices;
+        self.xattrs += later.xattrs;
+        if self.xattr.is_none() {
+            self.xattr = later.xattr;
+        }
+    }
+}
+
 /// A directory on the way to the current one.
 #[derive(Debug)]
 struct Level {
     name: Vec<u8>,
-    fd: Option<OwnedFd>,
+    fd: Option<Place>,
 }
+
+/// An open directory of the host, in which files are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Place(Arc<OwnedFd>);
 
 /// A directory of the host and the place below it where files are made.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    base: OwnedFd,
+    base: Place,
     levels: Vec<Level>,
-    /// What could not be set.
-    pub(crate) unset: Unset,
 }
 
 impl Tree {
@@ -62,14 +80,13 @@ impl Tree {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let base = rustix::fs::open(path, flags, Mode::empty())?;
         Ok(Self {
-            base,
+            base: Place(Arc::new(base)),
             levels: Vec::new(),
-            unset: Unset::default(),
         })
     }
 
     /// The current directory.
-    fn here(&mut self) -> io::Result<BorrowedFd<'_>> {
+    pub(crate) fn here(&mut self) -> io::Result<Place> {
         let open = self.levels.iter().rposition(|level| level.fd.is_some());
         let from = open.map_or(0, |at| at + 1);
         for at in from..self.levels.len() {
@@ -79,7 +96,7 @@ impl Tree {
                 .and_then(|level| level.fd.as_ref())
                 .unwrap_or(&self.base);
             if let Some(level) = rest.first_mut() {
-                level.fd = Some(open_directory(parent.as_fd(), &level.name)?);
+                level.fd = Some(parent.directory(&level.name)?);
             }
             if let Some(old) = at.checked_sub(OPEN_MOST)
                 && let Some(level) = self.levels.get_mut(old)
@@ -88,7 +105,7 @@ impl Tree {
             }
         }
         let last = self.levels.last().and_then(|level| level.fd.as_ref());
-        Ok(last.unwrap_or(&self.base).as_fd())
+        Ok(last.unwrap_or(&self.base).clone())
     }
 
     /// Makes a directory, which becomes the current one.
@@ -96,8 +113,8 @@ impl Tree {
         check(name)?;
         let here = self.here()?;
         // For nobody else until it is whole.
-        mkdirat(here, name, Mode::RWXU)?;
-        let fd = open_directory(here, name)?;
+        mkdirat(&*here.0, name, Mode::RWXU)?;
+        let fd = here.directory(name)?;
         self.levels.push(Level {
             name: name.to_vec(),
             fd: Some(fd),
@@ -109,65 +126,76 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives the current directory its attributes and goes back to the one above.
-    pub(crate) fn leave(&mut self, taken: &Taken) -> io::Result<()> {
-        let fd = self.here()?.try_clone_to_owned()?;
+    /// Goes back to the directory above; the one that was left, which has no attributes yet.
+    pub(crate) fn leave(&mut self) -> io::Result<Place> {
+        let left = self.here()?;
         self.levels.pop();
-        self.dress(fd.as_fd(), taken)
+        Ok(left)
     }
 
-    /// Makes a regular file, to be filled.
-    pub(crate) fn create(&mut self, name: &[u8]) -> io::Result<File> {
-        check(name)?;
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(self.here()?, name, flags, Mode::RUSR | Mode::WUSR)?;
-        Ok(File::from(fd))
-    }
-
-    /// Gives a file its attributes.
-    pub(crate) fn finish(&mut self, file: &File, taken: &Taken) -> io::Result<()> {
-        self.dress(file.as_fd(), taken)
-    }
-
-    /// Removes a file that could not be filled.
-    pub(crate) fn remove(&mut self, name: &[u8]) -> io::Result<()> {
-        Ok(unlinkat(self.here()?, name, AtFlags::empty())?)
-    }
-
-    /// Makes another name for a file that was made at `path` from the start of the tree.
-    pub(crate) fn link(&mut self, path: &[Vec<u8>], name: &[u8]) -> io::Result<()> {
+    /// Makes another name in `place` for a file that was made at `path` from the start of the tree.
+    pub(crate) fn link(&self, path: &[Vec<u8>], place: &Place, name: &[u8]) -> io::Result<()> {
         check(name)?;
         let Some((old, directories)) = path.split_last() else {
             return Err(Errno::NOENT.into());
         };
-        let mut from: Option<OwnedFd> = None;
+        let mut from = self.base.clone();
         for directory in directories {
-            let parent = from.as_ref().unwrap_or(&self.base);
-            from = Some(open_directory(parent.as_fd(), directory)?);
+            from = from.directory(directory)?;
         }
-        let base = self.base.try_clone()?;
-        let from = from.as_ref().unwrap_or(&base);
         Ok(linkat(
-            from,
+            &*from.0,
             &old[..],
-            self.here()?,
+            &*place.0,
             name,
             AtFlags::empty(),
         )?)
     }
+}
+
+impl Place {
+    /// Opens a directory in this one.
+    fn directory(&self, name: &[u8]) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&*self.0, name, flags, Mode::empty())?;
+        Ok(Self(Arc::new(fd)))
+    }
+
+    /// Makes a regular file, to be filled.
+    pub(crate) fn create(&self, name: &[u8]) -> io::Result<File> {
+        check(name)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&*self.0, name, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(File::from(fd))
+    }
+
+    /// Gives a file its attributes.
+    pub(crate) fn finish(&self, file: &File, taken: &Taken, unset: &mut Unset) -> io::Result<()> {
+        dress(file.as_fd(), taken, unset)
+    }
+
+    /// Gives the directory itself its attributes, once all that is in it is made.
+    pub(crate) fn finish_directory(&self, taken: &Taken, unset: &mut Unset) -> io::Result<()> {
+        dress(self.0.as_fd(), taken, unset)
+    }
+
+    /// Removes a file that could not be filled.
+    pub(crate) fn remove(&self, name: &[u8]) -> io::Result<()> {
+        Ok(unlinkat(&*self.0, name, AtFlags::empty())?)
+    }
 
     /// Makes what has no contents to be written: a symlink, a device, a FIFO, a socket. False when
     /// only root could.
-    pub(crate) fn node(&mut self, name: &[u8], taken: &Taken) -> io::Result<bool> {
+    pub(crate) fn node(&self, name: &[u8], taken: &Taken, unset: &mut Unset) -> io::Result<bool> {
         check(name)?;
-        let here = self.here()?;
+        let here = &*self.0;
         // Permissions are set once the owner is.
         let mode = Mode::RUSR | Mode::WUSR;
         let (kind, device) = match &taken.body {
             Body::Symlink(target) => {
                 symlinkat(&target[..], here, name)?;
-                self.dress_symlink(name, taken)?;
+                self.dress_symlink(name, taken, unset)?;
                 return Ok(true);
             }
             Body::Device {
@@ -188,38 +216,21 @@ impl Tree {
         match mknodat(here, name, kind, mode, device) {
             Ok(()) => {}
             Err(Errno::PERM) => {
-                self.unset.devices += 1;
+                unset.devices += 1;
                 return Ok(false);
             }
             Err(error) => return Err(error.into()),
         }
-        self.dress_node(name, taken)?;
+        self.dress_node(name, taken, unset)?;
         Ok(true)
     }
 
-    /// Gives an open file or directory its attributes.
-    fn dress(&mut self, fd: BorrowedFd<'_>, taken: &Taken) -> io::Result<()> {
-        let (uid, gid) = owner(taken);
-        let mode = self.mode_after(fchown(fd, uid, gid), taken)?;
-        // Attributes of a file that may not be written are set before it is that; an ACL after
-        // the mode, which it is a part of.
-        for (name, value) in taken.xattrs.iter().filter(|(name, _)| !acl::is_acl(name)) {
-            self.xattr_set(name, fsetxattr(fd, &name[..], value, XattrFlags::empty()));
-        }
-        fchmod(fd, mode)?;
-        for (name, value) in taken.xattrs.iter().filter(|(name, _)| acl::is_acl(name)) {
-            let value = [&ACL_VERSION[..], value].concat();
-            self.xattr_set(name, fsetxattr(fd, &name[..], &value, XattrFlags::empty()));
-        }
-        Ok(futimens(fd, &times(taken))?)
-    }
-
     /// Gives a symlink its attributes.
-    fn dress_symlink(&mut self, name: &[u8], taken: &Taken) -> io::Result<()> {
-        let here = self.here()?.try_clone_to_owned()?;
+    fn dress_symlink(&self, name: &[u8], taken: &Taken, unset: &mut Unset) -> io::Result<()> {
+        let here = &*self.0;
         let (uid, gid) = owner(taken);
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        self.mode_after(chownat(&here, name, uid, gid, flags), taken)?;
+        mode_after(chownat(here, name, uid, gid, flags), taken, unset)?;
         // There is no call for attributes relative to a directory; this path is one.
         let path = [
             format!("/proc/self/fd/{}/", here.as_raw_fd()).as_bytes(),
@@ -227,66 +238,94 @@ impl Tree {
         ]
         .concat();
         for (name, value) in &taken.xattrs {
-            self.xattr_set(
+            xattr_set(
                 name,
                 lsetxattr(&path[..], &name[..], value, XattrFlags::empty()),
+                unset,
             );
         }
-        Ok(utimensat(&here, name, &times(taken), flags)?)
+        Ok(utimensat(here, name, &times(taken), flags)?)
     }
 
     /// Gives a device, FIFO or socket its attributes. It is not opened, but held, so that all of
     /// them go to what was made.
-    fn dress_node(&mut self, name: &[u8], taken: &Taken) -> io::Result<()> {
+    fn dress_node(&self, name: &[u8], taken: &Taken, unset: &mut Unset) -> io::Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let held = openat(self.here()?, name, flags, Mode::empty())?;
+        let held = openat(&*self.0, name, flags, Mode::empty())?;
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&held)?.st_mode);
         if kind == FileType::Symlink {
             return Err(Errno::LOOP.into());
         }
         let path = format!("/proc/self/fd/{}", held.as_raw_fd());
         let (uid, gid) = owner(taken);
-        let mode = self.mode_after(chown(&*path, uid, gid), taken)?;
+        let mode = mode_after(chown(&*path, uid, gid), taken, unset)?;
         for (name, value) in taken.xattrs.iter().filter(|(name, _)| !acl::is_acl(name)) {
-            self.xattr_set(
+            xattr_set(
                 name,
                 setxattr(&*path, &name[..], value, XattrFlags::empty()),
+                unset,
             );
         }
         chmod(&*path, mode)?;
         for (name, value) in taken.xattrs.iter().filter(|(name, _)| acl::is_acl(name)) {
             let value = [&ACL_VERSION[..], value].concat();
-            self.xattr_set(
+            xattr_set(
                 name,
                 setxattr(&*path, &name[..], &value, XattrFlags::empty()),
+                unset,
             );
         }
         Ok(utimensat(CWD, &*path, &times(taken), AtFlags::empty())?)
     }
+}
 
-    /// The mode of a file, once its owner was set or could not be: a program that changes its user
-    /// must not do so to the wrong one.
-    fn mode_after(&mut self, owned: rustix::io::Result<()>, taken: &Taken) -> io::Result<Mode> {
-        let mode = match owned {
-            Ok(()) => taken.mode,
-            Err(Errno::PERM | Errno::INVAL) => {
-                self.unset.owners += 1;
-                taken.mode & 0o1777
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Mode::from_raw_mode(mode))
+/// Gives an open file or directory its attributes.
+fn dress(fd: BorrowedFd<'_>, taken: &Taken, unset: &mut Unset) -> io::Result<()> {
+    let (uid, gid) = owner(taken);
+    let mode = mode_after(fchown(fd, uid, gid), taken, unset)?;
+    // Attributes of a file that may not be written are set before it is that; an ACL after
+    // the mode, which it is a part of.
+    for (name, value) in taken.xattrs.iter().filter(|(name, _)| !acl::is_acl(name)) {
+        xattr_set(
+            name,
+            fsetxattr(fd, &name[..], value, XattrFlags::empty()),
+            unset,
+        );
     }
+    fchmod(fd, mode)?;
+    for (name, value) in taken.xattrs.iter().filter(|(name, _)| acl::is_acl(name)) {
+        let value = [&ACL_VERSION[..], value].concat();
+        xattr_set(
+            name,
+            fsetxattr(fd, &name[..], &value, XattrFlags::empty()),
+            unset,
+        );
+    }
+    Ok(futimens(fd, &times(taken))?)
+}
 
-    /// Counts an attribute that the host does not take.
-    fn xattr_set(&mut self, name: &[u8], set: rustix::io::Result<()>) {
-        if let Err(error) = set {
-            self.unset.xattrs += 1;
-            self.unset.xattr.get_or_insert_with(|| {
-                let error = io::Error::from(error);
-                format!("{}: {error}", name.escape_ascii())
-            });
+/// The mode of a file, once its owner was set or could not be: a program that changes its user
+/// must not do so to the wrong one.
+fn mode_after(owned: rustix::io::Result<()>, taken: &Taken, unset: &mut Unset) -> io::Result<Mode> {
+    let mode = match owned {
+        Ok(()) => taken.mode,
+        Err(Errno::PERM | Errno::INVAL) => {
+            unset.owners += 1;
+            taken.mode & 0o1777
         }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Mode::from_raw_mode(mode))
+}
+
+/// Counts an attribute that the host does not take.
+fn xattr_set(name: &[u8], set: rustix::io::Result<()>, unset: &mut Unset) {
+    if let Err(error) = set {
+        unset.xattrs += 1;
+        unset.xattr.get_or_insert_with(|| {
+            let error = io::Error::from(error);
+            format!("{}: {error}", name.escape_ascii())
+        });
     }
 }
 
@@ -306,11 +345,6 @@ fn check(name: &[u8]) -> io::Result<()> {
         return Err(io::Error::other("no name that a file can have"));
     }
     Ok(())
-}
-
-fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(parent, name, flags, Mode::empty())?)
 }
 
 fn times(taken: &Taken) -> Timestamps {

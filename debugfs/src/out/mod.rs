@@ -1,9 +1,10 @@
 //! Files on their way out of a volume: what is taken of each, and the forms it leaves in.
 //!
-//! [`source`] gathers a file from the volume, on all threads, as the walk reads ahead. [`tar`] and
-//! [`host`] write it down, one after another in the order of the walk; [`stream`] gives a stream a
-//! thread for writing.
+//! [`source`] gathers a file from the volume, on all threads, as the walk reads ahead. [`tar`] writes
+//! files down one after another in the order of the walk, and [`stream`] gives it a thread for
+//! writing; [`copy`] has all threads make files of the host, by the means of [`host`].
 
+pub(crate) mod copy;
 pub(crate) mod host;
 pub(crate) mod source;
 pub(crate) mod stream;

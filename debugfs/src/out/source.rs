@@ -100,6 +100,11 @@ impl<'v> Taker<'v> {
         }
     }
 
+    /// Whether what is left of damaged files is taken.
+    pub(crate) const fn salvages(&self) -> bool {
+        self.salvage
+    }
+
     /// Takes a file; contents of a larger one are left for [`Taker::contents`].
     pub(crate) fn take(&self, inode: &Inode<'v>) -> Taken {
         let mut taken = Taken {
