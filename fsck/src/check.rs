@@ -17,15 +17,18 @@ use cowfs_format::volume::Volume;
 use cowfs_format::volume::scan::Scanner;
 use cowfs_format::volume::system::SystemFile;
 
-use crate::catalogue::{AllocProblem, At, Finding};
+use crate::catalogue::{AllocProblem, At, Finding, Problem};
 use crate::facts::clusters::Clusters;
 use crate::facts::groups::SubGroups;
+use crate::facts::usage::Usage;
 use crate::facts::{Cx, Out};
 use crate::pass::chains::{self};
 use crate::pass::cluster_groups::{self, GroupFact};
 use crate::pass::refcount::Attached;
 use crate::pass::system::System;
-use crate::pass::{bitmap, connect, dir as dir_pass, inode, refcount, slots, superblock, system};
+use crate::pass::{
+    bitmap, connect, dir as dir_pass, inode, quota, refcount, slots, superblock, system,
+};
 
 /// Cluster groups of one work item: enough to keep a thread busy for a while.
 const GROUPS_PER_ITEM: u32 = 64;
@@ -73,6 +76,12 @@ pub(crate) struct Evidence {
     pub(crate) shares: Vec<(BlockNo, u32, i32)>,
     /// Directories that have a name: child, parent; sorted.
     pub(crate) children: Vec<(BlockNo, BlockNo)>,
+    /// Clusters that are marked as used and that nothing uses: first and number, in order.
+    pub(crate) leaks: Vec<(u32, u32)>,
+    /// What users and groups use.
+    pub(crate) usage: Usage,
+    /// Whether a quota file is of no use, so that nothing can be charged.
+    pub(crate) quota_lost: bool,
 }
 
 impl Checked {
@@ -124,6 +133,11 @@ impl Checked {
             findings: findings.collect(),
             findings_left_out: self.left_out,
         }
+    }
+
+    /// Adds what was found before the check, in front of what it found.
+    pub fn given(&mut self, finding: Finding) {
+        self.findings.insert(0, finding);
     }
 
     pub(crate) fn item(&self, finding: &Finding) -> Item {
@@ -188,13 +202,15 @@ pub fn check_with<D: Device>(
     superblock::scan(&run.cx, &run.system, &mut run.out);
     system::files(view, &run.system, &mut run.out);
     superblock::journals(volume, &run.system, &mut run.out);
-    superblock::slots(&run.cx, &run.system, &mut run.out);
+    superblock::slots(volume, &run.cx, &run.system, &mut run.out);
+    superblock::heartbeat(&run.cx, &run.system, &mut run.out);
     let groups = run.cluster_groups();
     run.suballocators();
     run.inodes();
     run.refcounts();
     let directories = run.directories();
     run.counts();
+    run.quota(volume);
     run.bitmaps(&groups);
     run.doubles();
     run.finish(directories)
@@ -357,6 +373,14 @@ impl Run<'_, '_> {
         self.pass((5, 0), &items, work, Out::append);
     }
 
+    fn quota<D: Device>(&mut self, volume: &Volume<D>) {
+        if self.cx.has_quota() && !self.scanner.stopped() {
+            let usage = std::mem::take(&mut self.out.usage);
+            quota::scan(volume, &self.cx, &self.system, &usage, &mut self.out);
+            self.evidence.usage = usage;
+        }
+    }
+
     fn bitmaps(&mut self, facts: &[GroupFact]) {
         if self.scanner.stopped() {
             // Half of the claims would say nothing of what is in use.
@@ -434,7 +458,15 @@ impl Run<'_, '_> {
         facts.insert("inodes".to_owned(), inodes.into());
         facts.insert("directories".to_owned(), directories.into());
         let stopped = self.scanner.stopped();
+        let leak = |finding: &Finding| match finding.problem {
+            Problem::AllocProblem(AllocProblem::ClusterLeak { first, count }) => {
+                Some((first, count))
+            }
+            _ => None,
+        };
         let evidence = Evidence {
+            leaks: findings.iter().filter_map(leak).collect(),
+            quota_lost: findings.iter().any(|finding| finding.problem.loses_quota()),
             groups: self.cx.groups,
             system: self.system,
             ..self.evidence

@@ -17,11 +17,11 @@ use cowfs_format::volume::Volume;
 use cowfs_format::volume::scan::Scanner;
 use cowfs_format::volume::system::{self, SystemFile};
 
-use crate::catalogue;
+use crate::catalogue::{self, Finding};
 use crate::check::check_with;
 use crate::pass::superblock::needs_check;
 use crate::repair::policy::{self, Answer, Decider, Mode, Reply};
-use crate::repair::{self, Way};
+use crate::repair::{self, Way, rebuild};
 
 /// Checks a volume in the OCFS2 format, and repairs it.
 ///
@@ -60,6 +60,9 @@ pub struct Args {
     /// Save what is written over in this new file first; --rollback puts it back.
     #[arg(long, value_name = "FILE", conflicts_with = "output")]
     undo: Option<PathBuf>,
+    /// Empty journals that cannot be used although they hold something: what they hold is lost.
+    #[arg(long, conflicts_with = "no")]
+    reset_journal: bool,
     /// Use the backup superblock in this block; needs -B.
     #[arg(
         short = 'b',
@@ -138,6 +141,9 @@ pub fn run(
     }
 }
 
+/// A volume to be looked at, and what was found when it was opened.
+type Opened = (Volume<Box<dyn Device>>, Option<Finding>);
+
 impl Args {
     fn run(&self, out: &mut dyn Write, err: &mut dyn Write) -> ExitBits {
         if self.version {
@@ -156,7 +162,8 @@ impl Args {
         let done = if self.repairs() {
             self.repair(path, err)
         } else {
-            self.open(path).and_then(|volume| self.check(path, &volume))
+            self.open(path)
+                .and_then(|(volume, given)| self.check(path, &volume, given))
         };
         match done {
             Ok(report) => self.print(&report, out, err),
@@ -219,13 +226,22 @@ impl Args {
         !told && std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
     }
 
-    fn open(&self, path: &Path) -> Result<Volume<Box<dyn Device>>> {
+    /// Opens the volume to be looked at; where it has no superblock at all, by what the rest of it
+    /// says, which is the first finding.
+    fn open(&self, path: &Path) -> Result<Opened> {
         let way = self.way()?;
-        let opened = way.open(open::read_only(path)?);
-        if way.backup.is_some() {
-            return opened;
+        let error = match way.open(open::read_only(path)?) {
+            Ok(volume) => return Ok((volume, None)),
+            Err(error) if way.backup.is_some() => return Err(error),
+            Err(error) => error,
+        };
+        if usable_backup(path).is_none()
+            && let Ok((volume, given)) = rebuild::open(open::read_only(path)?)
+        {
+            let device: Box<dyn Device> = Box::new(volume.into_device());
+            return Ok((Volume::open(device)?, Some(given)));
         }
-        opened.map_err(|error| with_backup(path, error))
+        Err(with_backup(path, error))
     }
 
     /// How the volume is to be opened.
@@ -260,14 +276,22 @@ impl Args {
         Ok(Way { backup, block_bits })
     }
 
-    fn check(&self, path: &Path, volume: &Volume<Box<dyn Device>>) -> Result<Report> {
+    fn check(
+        &self,
+        path: &Path,
+        volume: &Volume<Box<dyn Device>>,
+        given: Option<Finding>,
+    ) -> Result<Report> {
         let name = path.display().to_string();
-        if !self.force && !needs_check(volume) {
+        if !self.force && given.is_none() && !needs_check(volume) {
             return Ok(clean(volume, &name));
         }
         let (scanner, progress) = self.start(&name)?;
-        let checked = check_with(volume, &scanner, &progress);
+        let mut checked = check_with(volume, &scanner, &progress);
         drop(progress);
+        if let Some(given) = given {
+            checked.given(given);
+        }
         Ok(checked.report(&name))
     }
 
@@ -275,6 +299,7 @@ impl Args {
     fn repair(&self, path: &Path, err: &mut dyn Write) -> Result<Report> {
         let name = path.display().to_string();
         let mut way = self.way()?;
+        let mut superblock = None;
         let log = undo_log(path);
         let stopped = log.as_ref().is_some_and(|undo| undo.exists());
         match way.open(open::read_only(path)?) {
@@ -285,12 +310,17 @@ impl Args {
             }
             _ if stopped => {}
             Ok(_) => {}
-            // Who wants everything repaired wants the backup tried, too.
-            Err(error) => match usable_backup(path).filter(|_| self.yes && way.backup.is_none()) {
+            Err(error) if way.backup.is_some() => return Err(error),
+            // Who wants everything repaired wants a backup tried, too, and where there is none, what
+            // the rest of the volume says.
+            Err(error) if self.yes => match usable_backup(path) {
                 Some(number) => way.backup = Some(number),
-                None if way.backup.is_none() => return Err(with_backup(path, error)),
-                None => return Err(error),
+                None => {
+                    let rebuilt = rebuild::rebuild(&open::read_only(path)?);
+                    superblock = Some(rebuilt.map_err(|why| none_at_all(error, &why))?);
+                }
             },
+            Err(error) => return Err(with_backup(path, error)),
         }
         let device: Box<dyn DeviceMut> = match &self.output {
             Some(new) => Box::new(open::copied(path, new)?),
@@ -302,6 +332,8 @@ impl Args {
             now: Timestamp::now(),
             copy: self.output.is_some(),
             undo: log.filter(|_| self.output.is_none()),
+            reset_journal: self.reset_journal,
+            superblock,
         };
         let mut decider = self.decider();
         let mut watch =
@@ -432,6 +464,25 @@ fn with_backup(path: &Path, error: Error) -> Error {
             None => why,
         },
     }
+}
+
+/// The error for a device without a superblock that nothing can be made of.
+fn none_at_all(error: Error, why: &Error) -> Error {
+    match error {
+        Error::NotAVolume { why: first } => Error::NotAVolume {
+            why: format!("{first}; none can be made anew: {}", bare(why)),
+        },
+        other => other,
+    }
+}
+
+/// The words of a refusal.
+fn bare(error: &Error) -> String {
+    let words = error.to_string();
+    words
+        .strip_prefix("not written: ")
+        .unwrap_or(&words)
+        .to_owned()
 }
 
 /// The first backup superblock of use.

@@ -13,7 +13,7 @@ use crate::layout::{
     DiskDqblk, GlobalQuotaInfo, LocalDqblk, LocalQuotaInfo, QUOTA_TREE_ROOT, QuotaLeaf,
 };
 use crate::read::{extent::Extent, inode};
-use crate::units::{BlockNo, index};
+use crate::units::{BlockNo, index, low32};
 
 /// A quota file's blocks.
 #[derive(Debug)]
@@ -308,6 +308,33 @@ impl<'v> LocalQuota<'v> {
                     }
                 }
             }
+            chunk = chunk.saturating_add(step);
+        }
+        Ok(found)
+    }
+
+    /// Where a block of the file lies.
+    ///
+    /// # Errors
+    /// The file has no such block.
+    pub fn home(&self, logical: u32) -> Result<BlockNo> {
+        self.blocks.home(logical)
+    }
+
+    /// The heads of all chunks, each with the number of changes that its blocks have room for.
+    ///
+    /// # Errors
+    /// A block is missing.
+    pub fn chunks(&self) -> Result<Vec<(BlockNo, u32)>> {
+        let (per_block, per_chunk) = self.shape();
+        let end = self.info.dqi_blocks.get().min(self.blocks.count);
+        let step = low32(per_chunk as u64 + 1);
+        let mut found = Vec::new();
+        let mut chunk = 1_u32;
+        while chunk < end {
+            let last = end.min(chunk.saturating_add(step));
+            let blocks = u64::from(last - chunk - 1);
+            found.push((self.home(chunk)?, low32(blocks * per_block as u64)));
             chunk = chunk.saturating_add(step);
         }
         Ok(found)

@@ -16,8 +16,8 @@ pub const ABOUT: &[&str] = &[
      holds a slot (it has the volume mounted, or died with it) and its last heartbeat is less than \
      an hour old, it watches for as long as the cluster itself would wait before it takes the node \
      for dead, usually 62 seconds. A node found dead is recovered: its journal is replayed first. \
-     What else it left (clusters set aside, orphans, changes of quota) stays for the next mount, \
-     and until then its slot stays held. Every later transaction looks at the heartbeats once more \
+     What else it left (clusters set aside, orphans, changes of quota) stays for the next mount \
+     or for fsck.cowfs, and until then its slot stays held. Every later transaction looks at the heartbeats once more \
      and refuses when they have changed. Volumes for local mounts, and those that all nodes have \
      left in order, are written at once.",
     "What no program can know that is not a member of the cluster: whether a node mounts the volume \

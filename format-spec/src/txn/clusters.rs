@@ -377,6 +377,9 @@ impl Txn<'_> {
     /// Clears the bits of all clusters that were freed.
     pub(super) fn apply_freed_clusters(&mut self) -> Result<()> {
         let freed = std::mem::take(&mut self.clusters.freed);
+        if freed.is_empty() {
+            return Ok(());
+        }
         let bitmap = self.global_bitmap()?;
         let geo = self.info.geo;
         let cpg = geo.clusters_per_group();

@@ -43,9 +43,12 @@ impl<'t> Marks<'t> {
 
     /// Whether somebody holds a slot.
     pub(super) fn is_held(&self, slot: Slot) -> bool {
-        self.slots
-            .get(usize::from(slot.0))
-            .is_some_and(Option::is_some)
+        self.holder(slot).is_some()
+    }
+
+    /// The node that holds a slot.
+    pub(super) fn holder(&self, slot: Slot) -> Option<u32> {
+        self.slots.get(usize::from(slot.0)).copied().flatten()
     }
 
     /// Holds a slot that is free, if another one is free too; whether it did.

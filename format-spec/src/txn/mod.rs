@@ -15,6 +15,7 @@ mod dir;
 mod dx;
 mod group;
 mod inode;
+mod local_quota;
 mod mark;
 mod merge;
 mod quota;

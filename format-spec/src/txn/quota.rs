@@ -54,6 +54,11 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// Forgets the changes of usage: for a repair of a volume whose quota files are of no use yet.
+    pub fn forget_charges(&mut self) {
+        self.charges = Charges::default();
+    }
+
     /// How many blocks of quota files the commit will change, at most: for each id its entry, and
     /// the way that leads to it.
     pub(super) fn charged_blocks(&self) -> usize {
@@ -82,7 +87,7 @@ impl Txn<'_> {
                 charges.groups,
             ),
         ] {
-            if !features.contains(feature) {
+            if !features.contains(feature) || changes.is_empty() {
                 continue;
             }
             let kind = if file == SystemFile::UserQuota {
@@ -102,7 +107,7 @@ impl Txn<'_> {
 }
 
 /// A global quota file.
-struct QuotaFile {
+pub(super) struct QuotaFile {
     /// `user` or `group`.
     kind: &'static str,
     inode: BlockNo,
@@ -111,7 +116,12 @@ struct QuotaFile {
 }
 
 impl QuotaFile {
-    fn open(txn: &Txn<'_>, file: SystemFile, magic: u32, owner: &'static str) -> Result<Self> {
+    pub(super) fn open(
+        txn: &Txn<'_>,
+        file: SystemFile,
+        magic: u32,
+        owner: &'static str,
+    ) -> Result<Self> {
         let view = txn.view();
         let blkno = system::find(view, file)?;
         let inode = inode::read(view, blkno)?;
@@ -195,6 +205,29 @@ impl QuotaFile {
             entry.dqb_curspace = add(space, bytes, most, "bytes")?.into();
             let (count, most) = (entry.dqb_curinodes.get(), entry.dqb_ihardlimit.get());
             entry.dqb_curinodes = add(count, inodes, most, "inodes")?.into();
+        }
+        Ok(())
+    }
+
+    /// Adds what a slot noted to the usage of an id, whatever its limits; the slot no longer holds
+    /// the entry.
+    pub(super) fn merge(
+        &mut self,
+        txn: &mut Txn<'_>,
+        id: u32,
+        bytes: i64,
+        inodes: i64,
+    ) -> Result<()> {
+        let (leaf, slot) = self.entry(txn, id)?;
+        let at = entry_at(slot);
+        let mut block = self.edit(txn, leaf)?;
+        if let Ok((entry, _)) = DiskDqblk::mut_from_prefix(&mut block.bytes_mut()[at..]) {
+            let space = entry.dqb_curspace.get().saturating_add_signed(bytes);
+            let count = entry.dqb_curinodes.get().saturating_add_signed(inodes);
+            let holders = entry.dqb_use_count.get().saturating_sub(1);
+            entry.dqb_curspace = space.into();
+            entry.dqb_curinodes = count.into();
+            entry.dqb_use_count = holders.into();
         }
         Ok(())
     }

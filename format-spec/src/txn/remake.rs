@@ -3,14 +3,14 @@
 
 use zerocopy::FromBytes;
 
-use crate::error::{FaultKind, Result};
+use crate::error::{Error, FaultKind, Result};
 use crate::layout::{
     DIR_TRAILER, Dinode, DirBlockTrailer, DynFeatures, ExtentFlags, REFCOUNT_BODY, RefcountBlock,
     RefcountList,
 };
 use crate::read::extent::Extent;
 use crate::read::{dir, inode};
-use crate::txn::{Adjust, Txn};
+use crate::txn::{Adjust, Timestamp, Txn};
 use crate::units::{BlockNo, ClusterNo, low16, low32};
 
 impl Txn<'_> {
@@ -25,6 +25,47 @@ impl Txn<'_> {
         dinode.i_last_eb_blk = 0.into();
         let root = self.data_root(inode)?;
         self.splice(&root, 0, u32::MAX, extents)
+    }
+
+    /// Gives an inode without data `clusters` clusters, in one run when `whole`; what they hold is
+    /// whatever was there.
+    ///
+    /// # Errors
+    /// The inode cannot be used, or the volume is full.
+    pub fn remake_space(&mut self, inode: BlockNo, clusters: u32, whole: bool) -> Result<()> {
+        let geo = self.info.geo;
+        let mut extents: Vec<Extent> = Vec::new();
+        let mut cpos = 0;
+        while cpos < clusters {
+            let left = clusters - cpos;
+            let run = self.alloc_contiguous(left)?.map(|first| (first, left));
+            let (first, got) = match run {
+                Some(run) => run,
+                None if whole => {
+                    return Err(Error::NoSpace {
+                        needed: left.into(),
+                        unit: "clusters in one run",
+                    });
+                }
+                None => self.alloc_clusters(left)?,
+            };
+            extents.push(Extent {
+                cpos,
+                clusters: got,
+                blkno: geo.first_block(first),
+                flags: ExtentFlags::empty(),
+            });
+            cpos += got;
+        }
+        self.remake_data(inode, &extents)
+    }
+
+    /// Makes an inode without data an empty directory below `parent`.
+    ///
+    /// # Errors
+    /// The inode cannot be used, or the volume is full.
+    pub fn remake_directory(&mut self, inode: BlockNo, parent: BlockNo) -> Result<()> {
+        self.open_directory(inode, parent)
     }
 
     /// Gives a directory another index, made from its entries.
@@ -159,6 +200,19 @@ impl Txn<'_> {
             parted += end - from;
         }
         Ok(parted)
+    }
+
+    /// Takes a name out of a directory, whatever it leads to.
+    ///
+    /// # Errors
+    /// The directory has no such name, or a block of it cannot be used.
+    pub fn forget_name(
+        &mut self,
+        directory: BlockNo,
+        name: &[u8],
+        now: Timestamp,
+    ) -> Result<BlockNo> {
+        self.remove_name(directory, name, now)
     }
 
     /// Leads ".." of a directory elsewhere.

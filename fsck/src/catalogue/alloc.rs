@@ -153,11 +153,13 @@ problems! {
 
     /// An extent of a group lies outside of the volume or does not begin with a cluster.
     DiscontigRange { found: u64 } = "DISCONTIG_BG_REC_RANGE" Error ask
-        "extent of the group at block {found} cannot be: outside of the volume or not aligned";
+        "extent of the group at block {found} cannot be: outside of the volume or not aligned"
+        => Groups "the extent is found by its blocks, which name their group, among the clusters that nothing else uses";
 
     /// The extents of a group must follow each other without gaps, beginning with the descriptor, and hold as many clusters as every group of the allocator.
     DiscontigClusters { found: u64, expected: u64 } = "DISCONTIG_BG_CLUSTERS" Error ask
-        "extents of the group hold {found} clusters in order, but must hold {expected}";
+        "extents of the group hold {found} clusters in order, but must hold {expected}"
+        => Groups "each extent gets the length up to where the next one begins";
 
     /// A block of an inode allocator is marked as used but holds no inode in use. The block is lost for new inodes.
     InodeBitUnused { bit: u32, why: &'static str } = "INODE_ALLOC_REPAIR" Error ask

@@ -108,7 +108,8 @@ problems! {
 
     /// A file was deleted while in use and the machine stopped before its space was freed. It waits in the orphan directory; the next mount frees it.
     Orphaned { slot: u16 } = "INODE_ORPHANED" Note preen
-        "inode waits in the orphan directory of slot {slot} to be freed";
+        "inode waits in the orphan directory of slot {slot} to be freed"
+        => Slots "the inode is deleted with all that belongs to it, as the next mount would do";
 
     /// An inode says that it waits in an orphan directory, and does not; or the other way round.
     OrphanFlag { why: &'static str } = "X_ORPHAN_FLAG" Error ask

@@ -78,6 +78,8 @@ pub enum Layer {
     Marks,
     /// Inodes, extents, attributes.
     Trees,
+    /// What the files of the volume itself hold: journals, slot map, heartbeats, quota.
+    System,
     /// Entries of directories.
     Names,
     /// Indexes of directories.
@@ -86,20 +88,24 @@ pub enum Layer {
     Links,
     /// What is marked as used for nothing, and who shares what.
     Space,
+    /// What slots that were not left cleanly still owe.
+    Slots,
 }
 
 impl Layer {
     /// All layers, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Blocks,
         Self::Volume,
         Self::Groups,
         Self::Marks,
         Self::Trees,
+        Self::System,
         Self::Names,
         Self::Index,
         Self::Links,
         Self::Space,
+        Self::Slots,
     ];
 }
 
@@ -213,6 +219,20 @@ impl Problem {
             .iter()
             .find(|entry| entry.name == name)
             .unwrap_or(&VolumeProblem::ENTRIES[0])
+    }
+
+    /// Whether it keeps quota files from being used.
+    pub(crate) fn loses_quota(&self) -> bool {
+        match self {
+            Self::VolumeProblem(
+                VolumeProblem::SystemFileLost { name, .. }
+                | VolumeProblem::SystemFileMissing { name },
+            ) => name.starts_with("aquota."),
+            Self::VolumeProblem(
+                VolumeProblem::SystemDirLost { .. } | VolumeProblem::QuotaInvalid { .. },
+            ) => true,
+            _ => false,
+        }
     }
 
     /// Its stable code.

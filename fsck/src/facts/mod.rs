@@ -3,17 +3,20 @@
 
 pub(crate) mod clusters;
 pub(crate) mod groups;
+pub(crate) mod usage;
 
 use std::collections::HashMap;
 
 use cowfs_format::block::Checked;
 use cowfs_format::block::{EccState, MetaBlock, View};
 use cowfs_format::error::FaultKind;
+use cowfs_format::layout::RoCompat;
 use cowfs_format::units::BlockNo;
 
 use crate::catalogue::{At, BlockKind, Finding, Problem, VolumeProblem};
 use clusters::Clusters;
 use groups::{Kind, SubGroups};
+use usage::Usage;
 
 /// Findings that one work item may keep; the rest is counted. Hostile volumes have millions.
 const FINDINGS_PER_ITEM: usize = 4096;
@@ -35,6 +38,8 @@ pub(crate) struct Out {
     pub(crate) owners: Vec<(u32, u32, BlockNo, bool)>,
     /// Inodes in use.
     pub(crate) inodes: u64,
+    /// What users and groups use, on volumes that account for it.
+    pub(crate) usage: Usage,
 }
 
 impl Out {
@@ -57,6 +62,7 @@ impl Out {
         self.shares.append(&mut later.shares);
         self.owners.append(&mut later.owners);
         self.inodes += later.inodes;
+        self.usage.append(later.usage);
     }
 
     /// Adds up changes at the same place, so that memory grows with distinct ranges.
@@ -95,6 +101,12 @@ pub(crate) struct Origin {
 }
 
 impl<'v> Cx<'v> {
+    /// Whether usage is accounted for.
+    pub(crate) fn has_quota(&self) -> bool {
+        let kinds = RoCompat::USRQUOTA | RoCompat::GRPQUOTA;
+        self.view.info().features.ro_compat.intersects(kinds)
+    }
+
     /// Claims clusters for an owner.
     pub(crate) fn claim(
         &self,

@@ -56,6 +56,11 @@ pub(crate) fn claim(cx: &Cx<'_>, out: &mut Out, inode: &Checked<'_, Dinode>) {
             extent.clusters,
         );
     });
+    if cx.has_quota() {
+        let top = cx.view.info().root;
+        out.usage
+            .count_index(inode, inode.blkno(), top, sum.clusters);
+    }
     if !sum.broken && u64::from(root.dr_clusters.get()) != sum.clusters {
         let why = format!(
             "its root counts {} clusters of {}",

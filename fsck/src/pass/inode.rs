@@ -105,6 +105,9 @@ fn scan(cx: &Cx<'_>, out: &mut Out, group: &Group, bit: u32, inode: &Checked<'_,
     }
     out.inodes += 1;
     origin(out, group, bit, inode);
+    if cx.has_quota() {
+        out.usage.count(inode, inode.blkno(), cx.view.info().root);
+    }
     if inode.i_dtime.get() != 0 {
         let dtime = inode.i_dtime.get();
         out.find(at, InodeProblem::NzDtime { dtime });

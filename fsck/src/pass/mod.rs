@@ -8,6 +8,7 @@ pub(crate) mod dir;
 pub(crate) mod extents;
 pub(crate) mod index;
 pub(crate) mod inode;
+pub(crate) mod quota;
 pub(crate) mod refcount;
 pub(crate) mod slots;
 pub(crate) mod superblock;

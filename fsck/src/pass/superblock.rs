@@ -5,9 +5,10 @@ use cowfs_format::device::Device;
 use cowfs_format::ecc::{self, Verdict};
 use cowfs_format::layout::jbd2::{INCOMPAT_64BIT, INCOMPAT_REVOKE};
 use cowfs_format::layout::{
-    Compat, Dinode, Features, Field, Incompat, SUPER_BLOCK_BLKNO, SUPER_BLOCK_BODY, SuperBlock,
+    Compat, Dinode, Features, Field, HEARTBEAT_BLOCKS, Incompat, SUPER_BLOCK_BLKNO,
+    SUPER_BLOCK_BODY, SuperBlock,
 };
-use cowfs_format::read::slot_map;
+use cowfs_format::read::{extent, slot_map};
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::system::SystemFile;
@@ -228,14 +229,15 @@ pub(crate) fn journals<D: Device>(volume: &Volume<D>, system: &System, out: &mut
                     blocks,
                 },
             );
-        } else if journal.dirty {
+        } else if journal.dirty && volume.owes(state.slot).unwrap_or(false) {
+            // One that owes nothing is only marked, and damage that hides it is told elsewhere.
             out.find(at, VolumeProblem::SlotUnrecovered { slot });
         }
     }
 }
 
-/// Checks that the slot map can be read.
-pub(crate) fn slots(cx: &Cx<'_>, system: &System, out: &mut Out) {
+/// Checks the slot map, and that nobody holds a slot that was left cleanly.
+pub(crate) fn slots<D: Device>(volume: &Volume<D>, cx: &Cx<'_>, system: &System, out: &mut Out) {
     let Some(blkno) = system.find(SystemFile::SlotMap) else {
         return;
     };
@@ -249,9 +251,49 @@ pub(crate) fn slots(cx: &Cx<'_>, system: &System, out: &mut Out) {
     if size < needed {
         let why = format!("it has {size} bytes for {needed} bytes of slots");
         out.find(at, VolumeProblem::SlotMapInvalid { why });
-    } else if let Err(error) = slot_map::read(cx.view, blkno) {
-        let why = why(&error);
-        out.find(at, VolumeProblem::SlotMapInvalid { why });
+        return;
+    }
+    let nodes = match slot_map::read(cx.view, blkno) {
+        Ok(nodes) => nodes,
+        Err(error) => {
+            let why = why(&error);
+            out.find(at, VolumeProblem::SlotMapInvalid { why });
+            return;
+        }
+    };
+    for (state, node) in volume.journals().iter().zip(nodes) {
+        let clean = state.journal.as_ref().is_ok_and(|journal| !journal.dirty);
+        if let Some(node) = node.filter(|_| clean) {
+            let slot = state.slot.0;
+            out.find(at, VolumeProblem::SlotHeld { slot, node });
+        }
+    }
+}
+
+/// Checks that the heartbeat file has a block for each node that there can be.
+pub(crate) fn heartbeat(cx: &Cx<'_>, system: &System, out: &mut Out) {
+    let Some(inode) = system.inode(cx.view, SystemFile::Heartbeat) else {
+        return;
+    };
+    if !inode.has_extents() {
+        return;
+    }
+    let (extents, lost) = extent::salvage(cx.view, inode.blkno(), inode.body());
+    if !lost.is_empty() {
+        // The tree is looked at like that of any inode.
+        return;
+    }
+    let bpc = cx.view.geo().blocks_per_cluster();
+    let found = extents
+        .first()
+        .map_or(0, |first| u64::from(first.clusters) * bpc);
+    let found = found.min(inode.i_size.get() >> cx.view.geo().block_bits());
+    if found < HEARTBEAT_BLOCKS {
+        let expected = HEARTBEAT_BLOCKS;
+        out.find(
+            At::inode(inode.blkno()),
+            VolumeProblem::HeartbeatInvalid { found, expected },
+        );
     }
 }
 

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use cowfs_format::block::{Checked, View};
-use cowfs_format::layout::{Dinode, InodeFlags, RoCompat};
-use cowfs_format::read::dir;
+use cowfs_format::layout::{DIR_TRAILER, Dinode, InodeFlags, RoCompat};
+use cowfs_format::read::{dir, extent};
 use cowfs_format::units::{BlockNo, Slot};
 use cowfs_format::volume::system::SystemFile;
 
 use super::chains::Allocator;
 use crate::catalogue::{At, VolumeProblem};
-use crate::facts::Out;
 use crate::facts::groups::Kind;
+use crate::facts::{Out, why};
 
 /// The names of the system directory.
 #[derive(Debug, Default)]
@@ -39,6 +39,11 @@ impl System {
     /// The inode of a system file.
     pub(crate) fn find(&self, file: SystemFile) -> Option<BlockNo> {
         self.files.get(file.name().as_bytes()).copied()
+    }
+
+    /// Whether any name leads to an inode.
+    pub(crate) fn names(&self, blkno: BlockNo) -> bool {
+        self.files.values().any(|named| *named == blkno)
     }
 
     /// The inode of a system file, read as far as it can be made out.
@@ -126,8 +131,97 @@ pub(crate) const KINDS: InodeFlags = InodeFlags::LOCAL_ALLOC
     .union(InodeFlags::QUOTA)
     .union(InodeFlags::SUPER_BLOCK);
 
+/// The files of the system directory in the order in which a new volume gets their inodes, which
+/// then lie one behind the other.
+pub(crate) fn in_order(view: View<'_>) -> Vec<SystemFile> {
+    let mut order = vec![SystemFile::BadBlocks];
+    order.extend(wanted(view).into_iter().map(|(file, _)| file));
+    // The names of a kind come together, slot by slot; a stable sort leaves the slots in order.
+    order.sort_by_key(|file| match file {
+        SystemFile::BadBlocks => 0,
+        SystemFile::GlobalInodeAlloc => 1,
+        SystemFile::SlotMap => 2,
+        SystemFile::Heartbeat => 3,
+        SystemFile::GlobalBitmap => 4,
+        SystemFile::UserQuota => 5,
+        SystemFile::GroupQuota => 6,
+        SystemFile::OrphanDir(_) => 7,
+        SystemFile::ExtentAlloc(_) => 8,
+        SystemFile::InodeAlloc(_) => 9,
+        SystemFile::Journal(_) => 10,
+        SystemFile::LocalAlloc(_) => 11,
+        SystemFile::TruncateLog(_) => 12,
+        SystemFile::LocalUserQuota(_) => 13,
+        SystemFile::LocalGroupQuota(_) => 14,
+    });
+    order
+}
+
+/// Why the block of an inode of the volume itself can be no inode any more: it is none, or it is
+/// wrong in more than one way.
+fn lost(view: View<'_>, blkno: BlockNo) -> Option<String> {
+    let (inode, faults) = view.inspect::<Dinode>(blkno);
+    let usable = inode.is_some() && faults.len() <= 1;
+    let fault = faults.first().filter(|_| !usable);
+    fault.map(ToString::to_string)
+}
+
+/// Tells which blocks of the system directory hold no entries that can be made out; whether there
+/// are any. A directory without blocks of its own is looked at like any other.
+fn blocks(view: View<'_>, out: &mut Out) -> bool {
+    let blkno = view.info().system_dir;
+    let (inode, _) = view.inspect::<Dinode>(blkno);
+    let Some(inode) = inode.filter(|inode| inode.has_extents()) else {
+        return false;
+    };
+    let with_trailer = dir::has_trailer(view, &inode);
+    let mut found = false;
+    for block in dir_blocks(view, &inode) {
+        let why = match view.dir_block(block, blkno, with_trailer) {
+            Err(error) => Some(why(&error)),
+            Ok((bytes, _)) => {
+                let end = bytes.len() - if with_trailer { DIR_TRAILER } else { 0 };
+                let area = bytes.get(..end).unwrap_or_default();
+                let wrong = dir::entries(area).find_map(Result::err);
+                wrong.map(|fault| fault.to_string())
+            }
+        };
+        if let Some(why) = why {
+            found = true;
+            let at = At::within(blkno, block);
+            out.find(at, VolumeProblem::SystemDirBlock { why });
+        }
+    }
+    found
+}
+
+/// The blocks of a directory, in order, as far as its extents can be made out.
+pub(crate) fn dir_blocks(view: View<'_>, inode: &Checked<'_, Dinode>) -> Vec<BlockNo> {
+    let geo = view.geo();
+    let bpc = geo.blocks_per_cluster();
+    let size = geo.blocks_for(inode.i_size.get());
+    let (extents, _) = extent::salvage(view, inode.blkno(), inode.body());
+    let runs = extents.into_iter().map(|extent| {
+        let first = u64::from(extent.cpos) * bpc;
+        let count = (u64::from(extent.clusters) * bpc).min(size.saturating_sub(first));
+        (extent.blkno, count)
+    });
+    runs.flat_map(|(first, count)| (0..count).map(move |nth| first.plus(nth)))
+        .collect()
+}
+
 /// Checks that all system files are there and are what their names say.
 pub(crate) fn files(view: View<'_>, system: &System, out: &mut Out) {
+    let directory = view.info().system_dir;
+    if let Some(why) = lost(view, directory) {
+        // Without it, nothing more can be said of any system file.
+        out.find(At::inode(directory), VolumeProblem::SystemDirLost { why });
+        return;
+    }
+    if blocks(view, out) {
+        // Names may stand in what cannot be read; they are missed once that is settled.
+        return;
+    }
     for (file, flags) in wanted(view) {
         let Some(blkno) = system.find(file) else {
             let at = At::inode(view.info().system_dir);
@@ -139,6 +233,14 @@ pub(crate) fn files(view: View<'_>, system: &System, out: &mut Out) {
             }
             continue;
         };
+        if let Some(why) = lost(view, blkno) {
+            let name = file.name();
+            out.find(
+                At::inode(blkno),
+                VolumeProblem::SystemFileLost { name, why },
+            );
+            continue;
+        }
         let Some(inode) = system.inode(view, file) else {
             continue;
         };

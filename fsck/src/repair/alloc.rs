@@ -11,7 +11,7 @@ use cowfs_format::units::{BlockNo, ClusterNo, low16, low32};
 use zerocopy::FromBytes;
 
 use super::stage::{Stage, cannot};
-use super::{group, slots, system};
+use super::{group, pieces, slots, system};
 use crate::catalogue::{AllocProblem, At};
 
 /// Repairs a problem of an allocator.
@@ -126,6 +126,9 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
         }
         P::DiscontigDepth { .. } => list(stage, block()?, 0, 0),
         P::DiscontigCount { expected, .. } => list(stage, block()?, 2, low16(expected)),
+        P::DiscontigRange { .. } | P::DiscontigClusters { .. } => {
+            pieces::remake(stage, owner()?, block()?)
+        }
         P::DiscontigNextFree { .. } => group::pieces(stage, owner()?, block()?),
         P::InodeBitUnused { bit, .. } => inode_bit(stage, block()?, bit, false),
         P::InodeBitFree { bit } => inode_bit(stage, block()?, bit, true),

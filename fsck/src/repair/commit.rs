@@ -8,20 +8,40 @@ use cowfs_format::device::{Device, DeviceMut, OverlayDevice, Undo};
 use cowfs_format::error::{Error, Result};
 use cowfs_format::read::{extent, inode};
 use cowfs_format::toolkit::undo;
-use cowfs_format::units::{BlockNo, Slot};
+use cowfs_format::units::{BlockNo, Geometry, Slot};
 use cowfs_format::volume::system::{self, SystemFile};
 use cowfs_format::volume::{Volume, identity};
 
 use super::stage::cannot;
 
+/// What a repair is written to.
+pub(super) enum Target<'v, 'd> {
+    /// A volume, through one of its journals if that can be.
+    Volume(&'v mut Volume<&'d dyn DeviceMut>),
+    /// A device whose volume cannot be opened before the repair is written.
+    Device(&'d dyn DeviceMut),
+}
+
+impl Target<'_, '_> {
+    fn device(&self) -> &dyn DeviceMut {
+        match self {
+            Self::Volume(volume) => *volume.device(),
+            Self::Device(device) => *device,
+        }
+    }
+}
+
 /// Writes the blocks that differ; their number.
 pub(super) fn commit(
-    volume: &mut Volume<&dyn DeviceMut>,
+    target: Target<'_, '_>,
     overlay: &OverlayDevice<&dyn DeviceMut>,
     copy: bool,
     undo: Option<&Path>,
 ) -> Result<usize> {
-    let geo = volume.info().geo;
+    let geo = match &target {
+        Target::Volume(volume) => volume.info().geo,
+        Target::Device(_) => Volume::open(overlay)?.info().geo,
+    };
     let unit = geo.block_bytes() as u64;
     let mut images = Vec::new();
     for number in overlay.changed(unit)? {
@@ -31,42 +51,53 @@ pub(super) fn commit(
     }
     let count = images.len();
     if copy {
+        let device = target.device();
         for (blkno, bytes) in &images {
-            volume.device().write_at(geo.byte_of(*blkno), bytes)?;
+            device.write_at(geo.byte_of(*blkno), bytes)?;
         }
-        volume.device().flush()?;
+        device.flush()?;
         return Ok(count);
     }
-    match (through_journal(volume, &images), undo) {
-        (Ok(()), _) => Ok(count),
-        (Err(error @ (Error::Io(_) | Error::Unfinished { .. })), _) => Err(error),
-        (Err(_), Some(path)) => under_undo(volume, path, &images).map(|()| count),
-        (Err(error), None) => Err(cannot(&format!(
-            "the repair cannot go through a journal of the volume ({error}); nothing was written; \
-             repair into a copy with --output"
-        ))),
-    }
+    let error = match target {
+        Target::Volume(volume) => match through_journal(volume, &images) {
+            Ok(()) => return Ok(count),
+            Err(error @ (Error::Io(_) | Error::Unfinished { .. })) => return Err(error),
+            Err(error) => match undo {
+                Some(path) => return under_undo(*volume.device(), geo, path, &images),
+                None => error.to_string(),
+            },
+        },
+        Target::Device(device) => match undo {
+            Some(path) => return under_undo(device, geo, path, &images),
+            None => "it has none that can be used".to_owned(),
+        },
+    };
+    Err(cannot(&format!(
+        "the repair cannot go through a journal of the volume ({error}); nothing was written; \
+         repair into a copy with --output"
+    )))
 }
 
 /// Writes blocks to their homes under a log of what was there before, which stands beside the volume
-/// for as long as it may be needed.
+/// for as long as it may be needed; their number.
 fn under_undo(
-    volume: &Volume<&dyn DeviceMut>,
+    device: &dyn DeviceMut,
+    geo: Geometry,
     path: &Path,
     images: &[(BlockNo, Box<[u8]>)],
-) -> Result<()> {
-    let device: &dyn DeviceMut = *volume.device();
+) -> Result<usize> {
     let refused = |error: std::io::Error| {
         let path = path.display();
         cannot(&format!("the undo log {path} cannot be written: {error}"))
     };
     let recording = undo::recording(device, path)?;
     for (blkno, bytes) in images {
-        recording.write_at(volume.info().geo.byte_of(*blkno), bytes)?;
+        recording.write_at(geo.byte_of(*blkno), bytes)?;
     }
     recording.flush()?;
     drop(recording);
-    std::fs::remove_file(path).map_err(refused)
+    std::fs::remove_file(path).map_err(refused)?;
+    Ok(images.len())
 }
 
 /// Takes back what a run wrote that was stopped under its undo log; whether there was one.

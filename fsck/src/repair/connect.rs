@@ -6,6 +6,7 @@ use cowfs_format::read::{dir, inode};
 use cowfs_format::txn::NewInode;
 use cowfs_format::units::BlockNo;
 
+use super::names;
 use super::stage::{Stage, cannot};
 
 const LOST_FOUND: &[u8] = b"lost+found";
@@ -38,7 +39,8 @@ pub(super) fn connect(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
     let view = stage.view();
     let inode = inode::read(view, blkno)?;
     if inode.flags().contains(InodeFlags::SYSTEM) {
-        return Err(cannot("it belongs to the volume itself"));
+        drop(inode);
+        return names::unnamed(stage, blkno);
     }
     let file_type = inode
         .file_type()

@@ -166,12 +166,21 @@ fn find(stage: &Stage<'_, '_>, plan: &Plan, heads: &[BlockNo]) -> Result<Vec<Blo
 
 /// Clusters of each group of an allocator, by the first of its groups that is found, or by another
 /// allocator of the same kind.
-pub(super) fn clusters_of_group(stage: &Stage<'_, '_>, inode: BlockNo) -> Result<u16> {
+pub(super) fn clusters_of_group(
+    stage: &Stage<'_, '_>,
+    inode: BlockNo,
+    file: SystemFile,
+) -> Result<u16> {
     let geo = stage.geo();
-    if is_global(stage, inode) {
-        return Ok(low16(geo.clusters_per_group().into()));
-    }
     let bpc = geo.blocks_per_cluster().max(1);
+    match file {
+        SystemFile::GlobalBitmap => return Ok(low16(geo.clusters_per_group().into())),
+        SystemFile::GlobalInodeAlloc => {
+            let (_, bits) = super::system::own_group(stage)?;
+            return Ok(low16(u64::from(bits) / bpc));
+        }
+        _ => {}
+    }
     for cluster in 0..geo.clusters() {
         let blkno = geo.first_block(cowfs_format::units::ClusterNo(cluster));
         let block = stage.view().raw(blkno)?;
@@ -200,7 +209,20 @@ pub(super) fn clusters_of_group(stage: &Stage<'_, '_>, inode: BlockNo) -> Result
             return Ok(chains.head.cl_cpg.get());
         }
     }
-    Err(cannot("how large its groups are cannot be known"))
+    // As in a new volume.
+    let megabytes = match geo.block_bits() {
+        9 => 1,
+        10 => 2,
+        _ => 4,
+    };
+    Ok(low16((megabytes << 20) >> geo.cluster_bits()))
+}
+
+/// Bits that the group of the volume's own inodes has in a new volume.
+pub(super) fn bits_of_own_group(stage: &Stage<'_, '_>) -> u32 {
+    let slots = u64::from(stage.view().info().max_slots);
+    let bpc = stage.geo().blocks_per_cluster().max(1);
+    low32((6 + 7 + 8 * slots.max(32)).next_multiple_of(bpc))
 }
 
 /// The bitmap of a lost group, from the blocks that say that they came from it. The bit of the

@@ -46,6 +46,9 @@ impl Hidden {
                         | P::Unreadable { .. }
                         | P::SystemFileMissing { .. }
                         | P::OrphanDirMissing { .. }
+                        | P::SystemDirLost { .. }
+                        | P::SystemDirBlock { .. }
+                        | P::SystemFileLost { .. }
                         | P::SystemFileKind { .. }
                 );
             }
@@ -185,6 +188,7 @@ impl Hidden {
                 );
                 (mappings, false, false)
             }
+            Problem::VolumeProblem(VolumeProblem::QuotaUsage { .. }) => (true, false, false),
             _ => (false, false, false),
         };
         if wants_inodes && self.inodes {

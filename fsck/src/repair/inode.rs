@@ -7,11 +7,11 @@ use cowfs_format::layout::{
 };
 use cowfs_format::read::dir::entries;
 use cowfs_format::read::{extent, inode};
-use cowfs_format::units::{BlockNo, low16, low32};
+use cowfs_format::units::{BlockNo, Slot, low16, low32};
 use zerocopy::FromBytes;
 
 use super::stage::{Stage, cannot};
-use super::{alloc, connect, dir, extents, volume};
+use super::{alloc, connect, dir, extents, settle, volume};
 use crate::catalogue::{At, InodeProblem};
 
 /// Repairs a problem of an inode.
@@ -65,6 +65,7 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &InodeProblem) 
         }
         P::NotConnected {} => connect::connect(stage, blkno),
         P::OrphanFlag { .. } => orphan(stage, blkno),
+        P::Orphaned { slot } => settle::orphan(stage, blkno, Slot(slot)),
         P::RefcountLoc { .. } => {
             stage.edit::<Dinode>(blkno, |inode| inode.i_refcount_loc = 0.into())
         }

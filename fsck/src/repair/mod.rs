@@ -5,18 +5,26 @@
 //! before a round has nothing left to do and its check is better than the first one; then everything
 //! is, in one [`commit`]. There is a file here for each kind of structure, as in `pass/`.
 
+mod adopt;
 mod alloc;
 mod block;
 mod commit;
 mod connect;
+mod contents;
 mod dir;
 mod extents;
 mod group;
 mod hidden;
 mod index;
 mod inode;
+mod journal;
+mod names;
+mod pieces;
 pub mod policy;
+mod quota;
+pub mod rebuild;
 mod refcount;
+mod settle;
 mod slots;
 mod stage;
 mod system;
@@ -26,20 +34,24 @@ mod xattr;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
+use cowfs_format::block::View;
 use cowfs_format::device::{Device, DeviceMut, OverlayDevice};
 use cowfs_format::error::{Error, Result};
 use cowfs_format::toolkit::exit::ExitBits;
 use cowfs_format::toolkit::progress::Progress;
 use cowfs_format::toolkit::report::{Item, Outcome, Report, Severity};
-use cowfs_format::txn::Timestamp;
+use cowfs_format::txn::{Recovered, Timestamp};
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::scan::Scanner;
+use cowfs_format::volume::system::{self as system_file, SystemFile};
 
-use crate::catalogue::{At, Finding, Layer, Problem};
+use crate::catalogue::{At, Finding, Layer, Problem, VolumeProblem};
 use crate::check::{Checked, check_with};
+use commit::Target;
 use hidden::Hidden;
 use policy::Decider;
+use rebuild::Rebuilt;
 use stage::{Stage, Staged, cannot};
 
 /// Rounds after which what is left is left. Each layer takes one, and what a repair brings to light
@@ -79,6 +91,10 @@ pub struct Options {
     pub copy: bool,
     /// Where an undo log may stand while a repair is written that no journal can carry.
     pub undo: Option<PathBuf>,
+    /// Whether journals beyond help are emptied, whatever they may hold.
+    pub reset_journal: bool,
+    /// The superblock to go by, when there is none that can be used.
+    pub superblock: Option<Rebuilt>,
 }
 
 /// What a repair did.
@@ -163,31 +179,28 @@ pub fn repair(
     if let Some(path) = undo {
         commit::take_back(device, path)?;
     }
-    let mut volume = options.way.open(device)?;
-    alone(&mut volume)?;
-    let pending = !volume.pending().is_empty();
-    if pending && !decider.replays() {
-        return Err(cannot(
-            "its journal must be replayed before anything can be repaired",
-        ));
-    }
-    let mut replayed = false;
-    match volume.recover() {
-        Ok(recovered) => replayed = !recovered.replayed.is_empty(),
-        // With nothing to replay, a journal of no use is repaired like anything else.
-        Err(Error::Refused { .. } | Error::Fault(_)) if !pending => {}
-        Err(error) => return Err(error),
-    }
-    if replayed {
-        volume = options.way.open(device)?;
-        alone(&mut volume)?;
-    }
+    let overlay = OverlayDevice::new(device);
+    let mut given = None;
+    let mut history = History::default();
+    let (mut volume, mut replayed) = match &options.superblock {
+        None => {
+            let (volume, recovered) = opened(device, options, decider, alone)?;
+            history.recovered(volume.view(), &recovered);
+            (Some(volume), !is_nothing(&recovered))
+        }
+        Some(rebuilt) => {
+            given = Some(rebuilt.stage(&overlay)?);
+            (None, false)
+        }
+    };
     let mut staging = Staging {
-        overlay: OverlayDevice::new(device),
+        overlay,
         way: options.way,
         now: options.now,
-        history: History::default(),
+        reset_journal: options.reset_journal,
+        history,
         tried: HashSet::new(),
+        given,
     };
     let (first, mut last) = staging.rounds(decider, scanner, progress)?;
     let Staging {
@@ -201,7 +214,12 @@ pub fn repair(
     if let Some(first) = first {
         better = badness(&last) < badness(&first) && !last.stopped;
         if better {
-            blocks = commit::commit(&mut volume, &overlay, options.copy, undo)?;
+            let target = match &mut volume {
+                Some(volume) => Target::Volume(volume),
+                None => Target::Device(device),
+            };
+            blocks = commit::commit(target, &overlay, options.copy, undo)?;
+            replayed |= free_slots(device, options, volume, alone)?;
         } else {
             let stopped = last.stopped;
             last = first;
@@ -218,14 +236,71 @@ pub fn repair(
     })
 }
 
+/// Whether a recovery wrote nothing.
+fn is_nothing(recovered: &Recovered) -> bool {
+    let Recovered {
+        replayed,
+        settled,
+        released,
+        ..
+    } = recovered;
+    replayed.is_empty() && settled.is_empty() && released.is_empty()
+}
+
+/// Opens a volume to be repaired, its journals replayed.
+fn opened<'d>(
+    device: &'d dyn DeviceMut,
+    options: &Options,
+    decider: &Decider<'_>,
+    alone: &mut dyn FnMut(&mut Volume<&dyn DeviceMut>) -> Result<()>,
+) -> Result<(Volume<&'d dyn DeviceMut>, Recovered)> {
+    let mut volume: Volume<&dyn DeviceMut> = options.way.open(device)?;
+    alone(&mut volume)?;
+    if !volume.pending().is_empty() && !decider.replays() {
+        return Err(cannot(
+            "its journal must be replayed before anything can be repaired",
+        ));
+    }
+    let recovered = volume.recover_past_damage()?;
+    if !recovered.replayed.is_empty() {
+        volume = options.way.open(device)?;
+        alone(&mut volume)?;
+    }
+    Ok((volume, recovered))
+}
+
+/// Frees the slots that owe nothing any more once a repair is written; whether there were any.
+fn free_slots(
+    device: &dyn DeviceMut,
+    options: &Options,
+    volume: Option<Volume<&dyn DeviceMut>>,
+    alone: &mut dyn FnMut(&mut Volume<&dyn DeviceMut>) -> Result<()>,
+) -> Result<bool> {
+    let mut volume = match volume {
+        Some(mut volume) => {
+            volume.reread()?;
+            volume
+        }
+        None => {
+            let mut volume = options.way.open(device)?;
+            alone(&mut volume)?;
+            volume
+        }
+    };
+    Ok(!is_nothing(&volume.recover_past_damage()?))
+}
+
 /// A repair under way.
 struct Staging<'d> {
     overlay: OverlayDevice<&'d dyn DeviceMut>,
     way: Way,
     now: Timestamp,
+    reset_journal: bool,
     history: History,
     /// Findings that a repair was tried for.
     tried: HashSet<String>,
+    /// What was found and staged before the first check.
+    given: Option<Finding>,
 }
 
 impl<'d> Staging<'d> {
@@ -241,14 +316,23 @@ impl<'d> Staging<'d> {
             let unused = OverlayDevice::new(*self.overlay.base());
             let overlay = std::mem::replace(&mut self.overlay, unused);
             let mut volume: Staged<'d> = self.way.open(overlay)?;
-            let checked = check_with(&volume, scanner, progress);
+            if !volume.pending().is_empty() {
+                // A journal that came to light with a repair.
+                volume.recover_staged()?;
+                volume.reread()?;
+            }
+            let mut checked = check_with(&volume, scanner, progress);
+            if let Some(given) = self.given.take() {
+                checked.given(given);
+            }
             self.history.add(&checked);
             let plan = if checked.stopped || round == MOST_ROUNDS {
                 Vec::new()
             } else {
                 self.plan(&checked, volume.info().system_dir, decider)
             };
-            let mut stage = Stage::new(&mut volume, &checked.evidence, self.now);
+            let mut stage =
+                Stage::new(&mut volume, &checked.evidence, self.now, self.reset_journal);
             for finding in plan {
                 let name = key(finding);
                 if let Err(error) = apply(&mut stage, finding) {
@@ -344,6 +428,8 @@ fn apply(stage: &mut Stage<'_, '_>, finding: &Finding) -> Result<()> {
 struct History {
     items: Vec<(String, Item, Option<&'static str>)>,
     known: HashSet<String>,
+    /// What was put right before the first check.
+    done: HashSet<String>,
     /// Why something was not repaired.
     failures: HashMap<String, String>,
     /// Number of repairs in this round.
@@ -351,6 +437,26 @@ struct History {
 }
 
 impl History {
+    /// Tells what the recovery put right that is a finding of a check.
+    fn recovered(&mut self, view: View<'_>, recovered: &Recovered) {
+        let slot_map = system_file::find(view, SystemFile::SlotMap).ok();
+        for &(slot, node) in &recovered.released {
+            let at = At {
+                inode: slot_map,
+                block: None,
+            };
+            let slot = slot.0;
+            let problem = VolumeProblem::SlotHeld { slot, node }.into();
+            let finding = Finding { at, problem };
+            let name = key(&finding);
+            let says = finding.problem.entry().remedy.map(|remedy| remedy.says);
+            let item = Checked::default().item(&finding);
+            self.known.insert(name.clone());
+            self.done.insert(name.clone());
+            self.items.push((name, item, says));
+        }
+    }
+
     fn add(&mut self, checked: &Checked) {
         for finding in &checked.findings {
             let name = key(finding);
@@ -364,7 +470,9 @@ impl History {
     /// Forgets what came up on the way, when the way was not taken.
     fn keep_first(&mut self, first: &Checked) {
         let names: HashSet<String> = first.findings.iter().map(key).collect();
-        self.items.retain(|(name, ..)| names.contains(name));
+        let done = &self.done;
+        self.items
+            .retain(|(name, ..)| names.contains(name) || done.contains(name));
     }
 
     fn failed(&mut self, name: &str, why: &str) {
@@ -379,12 +487,13 @@ impl History {
     fn items(self, last: &Checked, committed: bool, tried: &HashSet<String>) -> Vec<Item> {
         let left: HashSet<String> = last.findings.iter().map(key).collect();
         let finish = |(name, mut item, says): (String, Item, Option<&'static str>)| {
-            let repaired = committed && !left.contains(&name);
+            let done = self.done.contains(&name);
+            let repaired = done || (committed && !left.contains(&name));
             if item.severity == Severity::Note && !repaired {
                 return item;
             }
             let failure = self.failures.get(&name);
-            let own = says.filter(|_| tried.contains(&name) && failure.is_none());
+            let own = says.filter(|_| done || (tried.contains(&name) && failure.is_none()));
             let what = match (repaired, own, failure) {
                 (true, Some(says), _) => says.to_owned(),
                 (true, None, _) => "it went with what was repaired beside it".to_owned(),

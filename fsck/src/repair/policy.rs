@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use cowfs_format::toolkit::report::Severity;
 
-use crate::catalogue::{self, Entry, Finding};
+use crate::catalogue::{self, Entry, Finding, Layer};
 
 /// What a run does about problems that no `--policy` speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,13 @@ pub fn parse(text: &str) -> Result<(&'static str, Answer), String> {
         .ok_or_else(|| format!("no code \"{code}\"; --explain all lists them"))
 }
 
+/// Whether a problem is what a slot still owes.
+fn is_due(entry: &Entry) -> bool {
+    entry
+        .remedy
+        .is_some_and(|remedy| remedy.layer == Layer::Slots)
+}
+
 impl<'a> Decider<'a> {
     /// A decider without anybody to ask.
     #[must_use]
@@ -106,8 +113,11 @@ impl<'a> Decider<'a> {
         match self.mode {
             Mode::Yes => Answer::Yes,
             Mode::Ask => Answer::Ask,
-            // What is only told needs no repair on its own account, and never a risk.
-            Mode::Preen if entry.preen && entry.severity > Severity::Note => Answer::Yes,
+            // What is only told needs no repair on its own account, and never a risk; but what the
+            // next mount would do anyway is done.
+            Mode::Preen if entry.preen && (entry.severity > Severity::Note || is_due(entry)) => {
+                Answer::Yes
+            }
             Mode::Preen => Answer::No,
         }
     }

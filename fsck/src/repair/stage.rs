@@ -11,7 +11,7 @@ use cowfs_format::layout::GroupDesc;
 use cowfs_format::layout::{DINODE_HEAD, Dinode, GROUP_BITMAP};
 use cowfs_format::read::chain::{ChainsView, count_ones};
 use cowfs_format::txn::{Timestamp, Txn};
-use cowfs_format::units::{BlockNo, Geometry, low16};
+use cowfs_format::units::{BlockNo, ClusterNo, Geometry, low16};
 use cowfs_format::volume::Volume;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -32,21 +32,35 @@ pub(super) struct Stage<'s, 'd> {
     pub(super) evidence: &'s Evidence,
     /// The time that repairs leave in what they make.
     pub(super) now: Timestamp,
+    /// Whether journals beyond help are emptied, whatever they may hold.
+    pub(super) resets_journals: bool,
     /// What was rebuilt as a whole in this round: what of, and where.
     done: HashSet<(&'static str, BlockNo)>,
     /// Attributes to be dropped when the round ends, since dropping one renumbers the others.
     dropped: BTreeMap<(BlockNo, Option<BlockNo>), Vec<u64>>,
+    /// Clusters that nothing used and that a repair of this round gave to somebody.
+    pub(super) adopted: HashSet<ClusterNo>,
+    /// Inodes of system files that got their names again in this round.
+    pub(super) named: HashSet<BlockNo>,
 }
 
 impl<'s, 'd> Stage<'s, 'd> {
-    pub(super) fn new(volume: &'s mut Staged<'d>, evidence: &'s Evidence, now: Timestamp) -> Self {
+    pub(super) fn new(
+        volume: &'s mut Staged<'d>,
+        evidence: &'s Evidence,
+        now: Timestamp,
+        resets_journals: bool,
+    ) -> Self {
         let done = HashSet::new();
         Self {
             volume,
             evidence,
             now,
+            resets_journals,
             done,
             dropped: BTreeMap::new(),
+            adopted: HashSet::new(),
+            named: HashSet::new(),
         }
     }
 
@@ -147,6 +161,10 @@ impl<'s, 'd> Stage<'s, 'd> {
     ) -> Result<T> {
         let mut txn = self.volume.begin_staged();
         let done = work(&mut txn)?;
+        if self.evidence.quota_lost {
+            // The files are counted anew once they can be used.
+            txn.forget_charges();
+        }
         txn.write_home()?;
         Ok(done)
     }

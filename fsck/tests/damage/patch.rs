@@ -18,19 +18,23 @@ use cowfs_format::units::BlockNo;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::path;
 use cowfs_format::volume::system::{self, SystemFile};
+use fsck_cowfs::repair::rebuild;
 use fsck_cowfs::{Checked, Options, check};
 
 /// An image that is never written: recipes write over it.
 pub(crate) type Base = &'static MmapDevice;
 
 /// Unpacks an image once for all recipes. `backups` is a larger volume of ours that has backup
-/// superblocks, which none of the golden images is large enough for.
+/// superblocks, which none of the golden images is large enough for; `new SIZE OPTIONS` is one that
+/// mkfs.cowfs makes.
 pub(crate) fn base(name: &str) -> Base {
     static IMAGES: OnceLock<Mutex<BTreeMap<String, Base>>> = OnceLock::new();
     let mut images = IMAGES.get_or_init(Mutex::default).lock().unwrap();
     images.entry(name.to_owned()).or_insert_with(|| {
         let file = if name == "backups" {
-            with_backups()
+            new("5G -J size=4M")
+        } else if let Some(options) = name.strip_prefix("new ") {
+            new(options)
         } else {
             cowfs_tests::golden::open(name).unwrap()
         };
@@ -38,19 +42,12 @@ pub(crate) fn base(name: &str) -> Base {
     })
 }
 
-fn with_backups() -> tempfile::NamedTempFile {
+/// A new volume of ours: its size, then options.
+fn new(options: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
-    let args = [
-        "mkfs.cowfs",
-        "-q",
-        "-F",
-        "--size",
-        "5G",
-        "-J",
-        "size=4M",
-        path,
-    ];
+    let args = ["mkfs.cowfs", "-q", "-F", "--size"].into_iter();
+    let args = args.chain(options.split(' ')).chain([path]);
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = mkfs_cowfs::run(args, &mut out, &mut err);
     assert_eq!(code, 0, "{}", String::from_utf8_lossy(&err));
@@ -84,13 +81,18 @@ impl Patch {
     /// Opens the damaged volume, through a backup if it must be, and checks it.
     pub(crate) fn check(&self, threads: usize) -> Result<Checked> {
         let device = FaultDevice::unreadable(&self.device, self.unreadable.iter().copied());
-        let volume = Volume::open(&device).or_else(|_| Volume::open_backup(&device, 1, None))?;
-        check(
-            &volume,
-            &Options {
-                threads: Some(threads),
-            },
-        )
+        let options = Options {
+            threads: Some(threads),
+        };
+        match Volume::open(&device).or_else(|_| Volume::open_backup(&device, 1, None)) {
+            Ok(volume) => check(&volume, &options),
+            Err(_) => {
+                let (volume, given) = rebuild::open(&device)?;
+                let mut checked = check(&volume, &options)?;
+                checked.given(given);
+                Ok(checked)
+            }
+        }
     }
 
     pub(crate) fn volume(&self) -> Volume<&OverlayDevice<Base>> {
@@ -146,6 +148,14 @@ impl Patch {
             }
         }
         self.device.write_at(self.offset(blkno), bytes).unwrap();
+    }
+
+    /// Writes bytes into a block of a quota file, whose check stands at its end.
+    pub(crate) fn put_quota(&mut self, blkno: u64, at: usize, new: &[u8]) {
+        let mut bytes = self.read(blkno);
+        bytes[at..at + new.len()].copy_from_slice(new);
+        let check_at = bytes.len() - 8;
+        self.put(blkno, &mut bytes, Some(check_at));
     }
 
     pub(crate) fn get(&self, blkno: u64, at: usize, fields: &[Field], name: &str) -> u64 {

@@ -2,10 +2,11 @@
 
 use cowfs_format::layout::jbd2::JournalSuperBlock;
 use cowfs_format::layout::{
-    ChainList, ChainRec, DirEntry, ExtentBlock, ExtentList, LocalAlloc, SuperBlock, TruncateLog,
-    TruncateRec, XattrBlock,
+    ChainList, ChainRec, DirEntry, ExtentBlock, ExtentList, GLOBAL_QUOTA_MAGIC, LocalAlloc,
+    SuperBlock, TruncateLog, TruncateRec, XattrBlock,
 };
-use cowfs_format::units::Slot;
+use cowfs_format::read::quota::{GlobalQuota, Met};
+use cowfs_format::units::{BlockNo, Slot};
 use cowfs_format::volume::system::SystemFile::{
     self, ExtentAlloc, GlobalBitmap, Heartbeat, InodeAlloc, Journal, SlotMap,
 };
@@ -84,6 +85,27 @@ fn extent_block(p: &Patch, path: &str) -> u64 {
     p.rec(inode, 0xC0, 0, "e_blkno")
 }
 
+/// An entry of the users' quota file that is not of number 0: its block and offset.
+fn quota_entry(p: &Patch) -> (u64, usize) {
+    let volume = p.volume();
+    let file = BlockNo(p.system(SystemFile::UserQuota));
+    let quota = GlobalQuota::open(volume.view(), file, GLOBAL_QUOTA_MAGIC[0]).unwrap();
+    let (mut leaf, mut found) = (0, None);
+    quota.walk(&mut |met| match met {
+        Met::Leaf(blkno) => leaf = blkno.0,
+        Met::Entry(entry) if entry.dqb_id.get() != 0 && entry.dqb_curinodes.get() != 0 => {
+            found = Some((leaf, entry.dqb_id.get()));
+        }
+        _ => {}
+    });
+    let (leaf, id) = found.unwrap();
+    let block = p.read(leaf);
+    // Entries follow a head of 16 bytes.
+    let mut at = (16..block.len()).step_by(88);
+    let at = at.find(|at| block[*at..*at + 4] == id.to_le_bytes());
+    (leaf, at.unwrap())
+}
+
 crate::define! {
     BAD_CRC32 BadCrc "b4k-c4k-max": |p| {
         let inode = p.inode("/holes/only");
@@ -115,6 +137,37 @@ crate::define! {
     };
     X_SYSTEM_FILE_MISSING SystemFileMissing "b4k-c4k-max": |p| rename_system(p, "journal:0000");
     ORPHAN_DIR_MISSING OrphanDirMissing "b4k-c4k-max": |p| rename_system(p, "orphan_dir:0000");
+    X_SUPERBLOCK_LOST SuperblockLost "b4k-c4k-max": |p| p.raw(2, 0, &[0; 4096]);
+    X_SYSTEM_DIR_LOST SystemDirLost "b4k-c4k-max": |p| {
+        let inode = p.info.system_dir.0;
+        p.raw(inode, 0, &[0; 4096]);
+    };
+    X_SYSTEM_DIR_BLOCK SystemDirBlock "b1k-c4k-default": |p| {
+        let (block, at) = p.entry("//", "slot_map");
+        p.edit(block, |bytes| bytes[at + 8] = 1);
+    };
+    X_QUOTA_INVALID QuotaInvalid "b4k-c4k-max": |p| {
+        let inode = p.system(SystemFile::GroupQuota);
+        let block = p.rec(inode, 0xC0, 0, "e_blkno");
+        p.raw(block, 0, &[0; 4]);
+    };
+    X_QUOTA_USAGE QuotaUsage "quota-limits": |p| {
+        let (leaf, at) = quota_entry(p);
+        p.put_quota(leaf, at + 0x18, &77u64.to_le_bytes());
+    };
+    X_SLOT_HELD SlotHeld "b4k-c4k-max": |p| {
+        let inode = p.system(SlotMap);
+        let block = p.rec(inode, 0xC0, 0, "e_blkno");
+        p.raw(block, 8, &[1, 0, 0, 0, 7, 0, 0, 0]);
+    };
+    X_SYSTEM_FILE_LOST SystemFileLost "b4k-c4k-max": |p| {
+        let inode = p.system(Journal(Slot(1)));
+        p.raw(inode, 0, &[0; 4096]);
+    };
+    X_HEARTBEAT_INVALID HeartbeatInvalid "b4k-c4k-max": |p| {
+        let inode = p.system(Heartbeat);
+        p.set_inode(inode, "i_size", 4096);
+    };
     X_SYSTEM_FILE_KIND SystemFileKind "b4k-c4k-max": |p| {
         let inode = p.system(Heartbeat);
         p.set_inode(inode, "i_flags", 0x11);

@@ -1,0 +1,466 @@
+//! A superblock made anew, for a volume that has lost it and has no backup.
+//!
+//! The inodes of the volume itself lie close to its beginning. Each names its own block, which gives
+//! the block size; the cluster allocator gives the number and the size of the clusters; the journals
+//! give the UUID. Features are told from what there is. What nothing tells is guessed, and the
+//! finding says so.
+
+use std::collections::BTreeMap;
+
+use cowfs_format::block::MetaBlock;
+use cowfs_format::device::{Device, DeviceMut, OverlayDevice};
+use cowfs_format::ecc::{self, Verdict};
+use cowfs_format::error::Result;
+use cowfs_format::layout::jbd2::{JournalSuperBlock, MAGIC};
+use cowfs_format::layout::{
+    Compat, DINODE_HEAD, DISCONTIG_BITMAP_BYTES, Dinode, DynFeatures, ExtentRec, Features,
+    FileType, GLOBAL_QUOTA_MAGIC, GroupDesc, HEARTBEAT_BLOCKS, Incompat, InodeFlags, RoCompat,
+    SUPER_BLOCK_BLKNO, SUPER_BLOCK_BODY, SUPER_BLOCK_SIGNATURE, SuperBlock, uuid_hash,
+};
+use cowfs_format::read::chain::ChainsView;
+use cowfs_format::read::extent::ListView;
+use cowfs_format::units::{BlockNo, Geometry, low16, low32};
+use cowfs_format::volume::Volume;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use super::stage::cannot;
+use crate::catalogue::{At, Finding, VolumeProblem};
+
+/// Bytes at the beginning of the device in which the volume's own inodes are looked for.
+const NEAR: u64 = 64 << 20;
+/// Bytes read at once.
+const PIECE: usize = 1 << 20;
+/// Inodes that are looked at.
+const MOST: usize = 4096;
+/// Where the text begins that a new volume gets in its first sector.
+const TEXT_AT: usize = 8;
+const TEXT: &[u8] = b"this is an ocfs2 volume\0";
+/// Bytes of room for attributes that a new inode has.
+const XATTR_INLINE_BYTES: u16 = 256;
+/// Bit of the slot map among the volume's own inodes.
+const SLOT_MAP_BIT: u16 = 5;
+
+/// A superblock made from what the rest of the volume says.
+#[derive(Clone, Debug)]
+pub struct Rebuilt {
+    /// Bits of the block size.
+    pub block_bits: u32,
+    /// The block.
+    pub bytes: Vec<u8>,
+    /// What nothing told.
+    pub guessed: String,
+}
+
+/// Opens a volume that has no superblock by the one that the rest of it gives, over writes that are
+/// kept in memory; with the finding that tells so.
+///
+/// # Errors
+/// As [`rebuild`].
+pub fn open<D: Device>(device: D) -> Result<(Volume<OverlayDevice<D>>, Finding)> {
+    let rebuilt = rebuild(&device)?;
+    let overlay = OverlayDevice::new(device);
+    let finding = rebuilt.stage(&overlay)?;
+    Ok((Volume::open(overlay)?, finding))
+}
+
+impl Rebuilt {
+    /// Puts the superblock where it belongs; the finding that tells so.
+    pub(super) fn stage<D: Device>(&self, overlay: &OverlayDevice<D>) -> Result<Finding> {
+        overlay.write_at(SUPER_BLOCK_BLKNO << self.block_bits, &self.bytes)?;
+        let guessed = self.guessed.clone();
+        Ok(Finding {
+            at: At::block(BlockNo(SUPER_BLOCK_BLKNO)),
+            problem: VolumeProblem::SuperblockLost { guessed }.into(),
+        })
+    }
+}
+
+/// An inode of the volume itself.
+struct Own {
+    blkno: BlockNo,
+    bytes: Vec<u8>,
+}
+
+impl Own {
+    fn head(&self) -> Result<&Dinode> {
+        let head = Dinode::ref_from_prefix(&self.bytes);
+        Ok(head.map_err(|_| cannot("an inode is cut off"))?.0)
+    }
+
+    fn has(&self, flags: InodeFlags) -> bool {
+        self.head().is_ok_and(|head| head.flags().contains(flags))
+    }
+
+    /// The first extent, when the inode lists its extents itself.
+    fn first_extent(&self) -> Option<BlockNo> {
+        let list = ListView::parse(self.bytes.get(DINODE_HEAD..)?)?;
+        let rec: &ExtentRec = list.recs.first()?;
+        (list.head.l_tree_depth.get() == 0).then(|| BlockNo(rec.e_blkno.get()))
+    }
+}
+
+/// What was found near the beginning of a device.
+struct Found<'d> {
+    device: &'d dyn Device,
+    block_bits: u32,
+    generation: u32,
+    inodes: Vec<Own>,
+}
+
+/// Makes the superblock of a volume that has none.
+///
+/// # Errors
+/// What is on the device was no volume, or too much of it is lost.
+pub fn rebuild(device: &dyn Device) -> Result<Rebuilt> {
+    let mut sector = [0; 512];
+    device.read_at(0, &mut sector)?;
+    if sector.get(TEXT_AT..TEXT_AT + TEXT.len()) != Some(TEXT) {
+        return Err(cannot(
+            "its first sector does not say that there was a volume, so it may hold something else",
+        ));
+    }
+    let found = look(device)?;
+    found.superblock()
+}
+
+/// Finds the volume's own inodes, by the block numbers and generations that most of them agree on.
+fn look(device: &dyn Device) -> Result<Found<'_>> {
+    let mut votes: BTreeMap<(u32, u32), usize> = BTreeMap::new();
+    let mut places: Vec<(u32, u32, u64)> = Vec::new();
+    let end = device.size().min(NEAR);
+    let mut piece = vec![0; PIECE];
+    let mut at = 0;
+    while at < end && places.len() < MOST {
+        let len = usize::try_from(end - at).map_or(PIECE, |rest| rest.min(PIECE));
+        let piece = &mut piece[..len];
+        if device.read_at(at, piece).is_ok() {
+            for (nth, sector) in piece.chunks_exact(512).enumerate() {
+                let Ok((head, _)) = Dinode::ref_from_prefix(sector) else {
+                    continue;
+                };
+                let place = at + nth as u64 * 512;
+                let blkno = head.i_blkno.get();
+                let own = head.i_signature == Dinode::SIGNATURE
+                    && head.i_suballoc_slot.get() == 0xFFFF
+                    && head
+                        .flags()
+                        .contains(InodeFlags::SYSTEM | InodeFlags::VALID);
+                let bits = Geometry::BLOCK_BITS
+                    .into_iter()
+                    .find(|bits| blkno != 0 && blkno.checked_shl(*bits) == Some(place));
+                if let Some(bits) = bits.filter(|_| own) {
+                    let generation = head.i_fs_generation.get();
+                    *votes.entry((bits, generation)).or_default() += 1;
+                    places.push((bits, generation, place));
+                }
+            }
+        }
+        at += len as u64;
+    }
+    let ((block_bits, generation), _) = votes
+        .into_iter()
+        .max_by_key(|(_, votes)| *votes)
+        .ok_or_else(|| cannot("no inode of a volume was found near the beginning"))?;
+    let mut inodes = Vec::new();
+    for (bits, of, place) in places {
+        if (bits, of) == (block_bits, generation) {
+            let mut bytes = vec![0; 1 << block_bits];
+            device.read_at(place, &mut bytes)?;
+            let blkno = BlockNo(place >> block_bits);
+            inodes.push(Own { blkno, bytes });
+        }
+    }
+    Ok(Found {
+        device,
+        block_bits,
+        generation,
+        inodes,
+    })
+}
+
+/// What most of some values are.
+fn most<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut votes: BTreeMap<T, usize> = BTreeMap::new();
+    for value in values {
+        *votes.entry(value).or_default() += 1;
+    }
+    let most = votes.into_iter().max_by_key(|(_, votes)| *votes);
+    most.map(|(value, _)| value)
+}
+
+impl Found<'_> {
+    fn superblock(&self) -> Result<Rebuilt> {
+        let geo = self.geometry()?;
+        let group = most(self.inodes.iter().filter_map(|inode| {
+            let bit = u64::from(inode.head().ok()?.i_suballoc_bit.get());
+            inode.blkno.0.checked_sub(bit)
+        }));
+        let group = group.ok_or_else(|| cannot("the group of its own inodes cannot be found"))?;
+        let count = |flags| self.inodes.iter().filter(|inode| inode.has(flags)).count();
+        let slots = count(InodeFlags::JOURNAL).max(count(InodeFlags::LOCAL_ALLOC));
+        let mut guessed = vec!["the label", "the seeds of directory indexes"];
+        let uuid = self.uuid().unwrap_or_else(|| {
+            guessed.push("the UUID");
+            self.new_uuid()
+        });
+        let features = self.features(&geo, group);
+        guessed.push("features that leave no mark");
+        guessed.push(if features.has(Incompat::LOCAL_MOUNT) {
+            "that it is mounted locally, since no node ever signed on it"
+        } else {
+            "that it is of a cluster, since nodes have signed on it"
+        });
+        let mut head = Dinode::new_zeroed();
+        head.i_signature = SUPER_BLOCK_SIGNATURE;
+        head.i_generation = self.generation.into();
+        head.i_suballoc_slot = 0xFFFF.into();
+        head.i_suballoc_bit = 0xFFFF.into();
+        head.i_clusters = geo.clusters().into();
+        let flags = InodeFlags::VALID | InodeFlags::SYSTEM | InodeFlags::SUPER_BLOCK;
+        head.i_flags = flags.bits().into();
+        head.i_blkno = SUPER_BLOCK_BLKNO.into();
+        head.i_fs_generation = self.generation.into();
+        let mut sb = SuperBlock::new_zeroed();
+        sb.s_minor_rev_level = 90.into();
+        sb.s_max_mnt_count = 20.into();
+        sb.s_feature_compat = features.compat.bits().into();
+        sb.s_feature_incompat = features.incompat.bits().into();
+        sb.s_feature_ro_compat = features.ro_compat.bits().into();
+        sb.s_root_blkno = (group + 1).into();
+        sb.s_system_dir_blkno = (group + 2).into();
+        sb.s_blocksize_bits = geo.block_bits().into();
+        sb.s_clustersize_bits = geo.cluster_bits().into();
+        sb.s_max_slots = low16(slots.max(1) as u64).into();
+        sb.s_first_cluster_group = geo.group_block(0).0.into();
+        sb.s_uuid = uuid;
+        if features
+            .incompat
+            .intersects(Incompat::XATTR | Incompat::INDEXED_DIRS)
+        {
+            sb.s_uuid_hash = uuid_hash(&uuid).into();
+        }
+        if features.has(Incompat::XATTR) {
+            sb.s_xattr_inline_size = XATTR_INLINE_BYTES.into();
+        }
+        if features.has(Incompat::INDEXED_DIRS) {
+            // Any seeds will do; the indexes that others made are made anew.
+            let seed = u64::from(self.generation) | u64::from(uuid_hash(&uuid)) << 32;
+            sb.s_dx_seed0 = low32(seed.wrapping_mul(0x9E37_79B9) & 0xFFFF_FFFF).into();
+            sb.s_dx_seed1 = low32(seed >> 32).into();
+            sb.s_dx_seed2 = self.generation.into();
+        }
+        let mut bytes = vec![0; geo.block_bytes()];
+        bytes[..DINODE_HEAD].copy_from_slice(head.as_bytes());
+        let end = SUPER_BLOCK_BODY + size_of::<SuperBlock>();
+        bytes[SUPER_BLOCK_BODY..end].copy_from_slice(sb.as_bytes());
+        if features.has(Incompat::META_ECC) {
+            ecc::stamp(&mut bytes, Dinode::CHECK_AT);
+        }
+        Ok(Rebuilt {
+            block_bits: self.block_bits,
+            bytes,
+            guessed: guessed.join(", "),
+        })
+    }
+
+    /// Block and cluster sizes, from the allocators.
+    fn geometry(&self) -> Result<Geometry> {
+        let chains = self.inodes.iter().filter_map(|inode| {
+            let list = ChainsView::parse(inode.bytes.get(DINODE_HEAD..)?)?;
+            let is = inode.has(InodeFlags::CHAIN | InodeFlags::BITMAP);
+            is.then_some((inode, list))
+        });
+        let mut per_cluster = None;
+        for (inode, list) in chains {
+            let head = inode.head()?;
+            let (clusters, bytes) = (head.i_clusters.get(), head.i_size.get());
+            let bpc = list.head.cl_bpc.get();
+            if bpc > 1 {
+                per_cluster = Some(bpc);
+            }
+            // The cluster allocator is the one whose groups lie at fixed places.
+            let size = bytes.checked_div(clusters.into()).unwrap_or(0);
+            let whole = size.is_power_of_two() && size * u64::from(clusters) == bytes;
+            let geo = Geometry::new(self.block_bits, size.max(1).ilog2(), clusters);
+            let first = list.recs.first().map(|rec| BlockNo(rec.c_blkno.get()));
+            if let Some(geo) = geo.filter(|_| whole && bpc == 1)
+                && first == Some(geo.group_block(0))
+            {
+                return Ok(geo);
+            }
+        }
+        // Without it, its groups lie where they must, one behind the other.
+        let bits = self.block_bits + per_cluster.map_or(0, |bpc| u32::from(bpc).ilog2());
+        let none = || cannot("how large the volume was cannot be known");
+        let whole = low32((self.device.size() >> bits).min(u64::from(u32::MAX)));
+        let most = Geometry::new(self.block_bits, bits, whole).ok_or_else(none)?;
+        let mut clusters = 0u32;
+        for group in 0..most.cluster_groups() {
+            let blkno = most.group_block(group);
+            let mut bytes = vec![0; most.block_bytes()];
+            self.device.read_at(most.byte_of(blkno), &mut bytes)?;
+            match GroupDesc::ref_from_prefix(&bytes) {
+                Ok((desc, _))
+                    if desc.bg_signature == GroupDesc::SIGNATURE
+                        && desc.bg_blkno.get() == blkno.0
+                        && desc.bg_generation.get() == self.generation =>
+                {
+                    clusters = clusters.saturating_add(desc.bg_bits.get().into());
+                }
+                _ => break,
+            }
+        }
+        Geometry::new(self.block_bits, bits, clusters)
+            .filter(|geo| geo.clusters() > 0)
+            .ok_or_else(none)
+    }
+
+    fn read(&self, blkno: BlockNo, bytes: &mut [u8]) -> bool {
+        let at = blkno.0.checked_shl(self.block_bits);
+        at.is_some_and(|at| self.device.read_at(at, bytes).is_ok())
+    }
+
+    /// The UUID that the journals carry.
+    fn uuid(&self) -> Option<[u8; 16]> {
+        let journals = self
+            .inodes
+            .iter()
+            .filter(|inode| inode.has(InodeFlags::JOURNAL));
+        most(journals.filter_map(|inode| {
+            let mut bytes = [0; size_of::<JournalSuperBlock>()];
+            let read = self.read(inode.first_extent()?, &mut bytes);
+            let sb = JournalSuperBlock::ref_from_bytes(&bytes).ok()?;
+            (read && sb.h_magic.get() == MAGIC).then_some(sb.s_uuid)
+        }))
+    }
+
+    /// A UUID for a volume whose own is lost: random by version and variant, the same each time.
+    fn new_uuid(&self) -> [u8; 16] {
+        let mut state = u64::from(self.generation) ^ 0x6F63_6673_3200_0000;
+        let mut uuid = [0; 16];
+        for byte in &mut uuid {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(0x5851_F42D);
+            *byte = state.to_be_bytes()[1];
+        }
+        uuid[6] = uuid[6] & 0x0F | 0x40;
+        uuid[8] = uuid[8] & 0x3F | 0x80;
+        uuid
+    }
+
+    fn features(&self, geo: &Geometry, group: u64) -> Features {
+        let mut incompat = Incompat::SPARSE_ALLOC;
+        let mut compat = Compat::empty();
+        let mut ro_compat = RoCompat::empty();
+        let stamped = self.inodes.iter().filter(|inode| {
+            let at = Dinode::CHECK_AT;
+            let check = inode.bytes.get(at..at + 4);
+            check.is_some_and(|check| check.iter().any(|byte| *byte != 0))
+                && ecc::verify(&inode.bytes, at) == Verdict::Good
+        });
+        incompat.set(Incompat::META_ECC, stamped.count() * 2 > self.inodes.len());
+        let inline = |inode: &Own| {
+            let features = inode.head().map(Dinode::dyn_features);
+            features.is_ok_and(|features| features.contains(DynFeatures::INLINE_DATA))
+        };
+        incompat.set(Incompat::INLINE_DATA, self.inodes.iter().any(inline));
+        let is_dir = |inode: &Own| {
+            let kind = inode.head().ok().and_then(Dinode::file_type);
+            kind == Some(FileType::Directory)
+        };
+        let indexed = |inode: &Own| {
+            let features = inode.head().map(Dinode::dyn_features);
+            features.is_ok_and(|features| features.contains(DynFeatures::INDEXED_DIR))
+        };
+        let indexed = self
+            .inodes
+            .iter()
+            .any(|inode| is_dir(inode) && indexed(inode));
+        // A free slot of the old form of the slot map is a number that none of the new form begins
+        // with.
+        let slot_map = self.inodes.iter().find(|inode| {
+            let own = inode
+                .head()
+                .is_ok_and(|head| head.i_suballoc_bit.get() == SLOT_MAP_BIT);
+            own && inode.blkno.0 == group + u64::from(SLOT_MAP_BIT)
+        });
+        let mut map = vec![0; geo.block_bytes()];
+        let old = slot_map
+            .and_then(Own::first_extent)
+            .is_some_and(|first| self.read(first, &mut map) && map.contains(&0xFF));
+        let modern = !old;
+        incompat.set(Incompat::EXTENDED_SLOT_MAP, modern);
+        // All of these came with the new slot map or later, and are no burden where they are not
+        // used.
+        let later = Incompat::XATTR | Incompat::REFCOUNT_TREE | Incompat::APPEND_DIO;
+        incompat.set(later, modern);
+        incompat.set(Incompat::INDEXED_DIRS, modern || indexed);
+        ro_compat.set(RoCompat::UNWRITTEN, modern);
+        compat.set(Compat::JBD2_SB, true);
+        incompat.set(Incompat::DISCONTIG_BG, self.small_groups());
+        incompat.set(Incompat::LOCAL_MOUNT, !self.signed(geo));
+        // Without a usable backup, there is none; where one would be, a file may lie.
+        let none = geo.backup_offsets().next().is_none();
+        compat.set(Compat::BACKUP_SB, none);
+        for inode in self
+            .inodes
+            .iter()
+            .filter(|inode| inode.has(InodeFlags::QUOTA))
+        {
+            let mut magic = [0; 4];
+            let read = inode.first_extent().is_some_and(|first| {
+                let mut block = vec![0; geo.block_bytes()];
+                let read = self.read(first, &mut block);
+                magic.copy_from_slice(&block[..4]);
+                read
+            });
+            let magic = u32::from_le_bytes(magic);
+            let kinds = [RoCompat::USRQUOTA, RoCompat::GRPQUOTA];
+            for (known, kind) in GLOBAL_QUOTA_MAGIC.into_iter().zip(kinds) {
+                ro_compat.set(kind, ro_compat.contains(kind) || (read && magic == known));
+            }
+        }
+        Features {
+            compat,
+            incompat,
+            ro_compat,
+        }
+    }
+
+    /// Whether groups of allocators leave room for lists of extents, as they do where groups may
+    /// lie in pieces.
+    fn small_groups(&self) -> bool {
+        let allocators = self
+            .inodes
+            .iter()
+            .filter(|inode| inode.has(InodeFlags::CHAIN));
+        allocators
+            .filter_map(|inode| {
+                let list = ChainsView::parse(inode.bytes.get(DINODE_HEAD..)?)?;
+                Some(BlockNo(list.recs.first()?.c_blkno.get()))
+            })
+            .any(|first| {
+                let mut block = vec![0; 1 << self.block_bits];
+                self.read(first, &mut block)
+                    && GroupDesc::ref_from_prefix(&block).is_ok_and(|(desc, _)| {
+                        desc.bg_signature == GroupDesc::SIGNATURE
+                            && desc.bg_size.get() == DISCONTIG_BITMAP_BYTES
+                    })
+            })
+    }
+
+    /// Whether a node of a cluster has ever signed in the heartbeat file.
+    fn signed(&self, geo: &Geometry) -> bool {
+        let file = self
+            .inodes
+            .iter()
+            .find(|inode| inode.has(InodeFlags::HEARTBEAT));
+        file.and_then(Own::first_extent).is_some_and(|first| {
+            (0..HEARTBEAT_BLOCKS).any(|nth| {
+                let mut block = vec![0; geo.block_bytes()];
+                self.read(first.plus(nth), &mut block) && block.iter().any(|byte| *byte != 0)
+            })
+        })
+    }
+}
