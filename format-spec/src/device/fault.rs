@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::{Device, DeviceMut};
 use crate::error::IoError;
@@ -16,7 +17,7 @@ pub struct FaultDevice<D> {
     stop_at: u64,
     failing_read: u64,
     failing_write: u64,
-    unreadable: BTreeSet<u64>,
+    unreadable: Mutex<BTreeSet<u64>>,
 }
 
 impl<D> FaultDevice<D> {
@@ -28,7 +29,7 @@ impl<D> FaultDevice<D> {
             stop_at: u64::MAX,
             failing_read: u64::MAX,
             failing_write: u64::MAX,
-            unreadable: BTreeSet::new(),
+            unreadable: Mutex::new(BTreeSet::new()),
         }
     }
 
@@ -53,10 +54,11 @@ impl<D> FaultDevice<D> {
         device
     }
 
-    /// A device on which every read that touches one of these 512-byte sectors fails.
+    /// A device on which every read that touches one of these 512-byte sectors fails, until the sector
+    /// is written: a disk then gives it another place.
     pub fn unreadable(base: D, sectors: impl IntoIterator<Item = u64>) -> Self {
         let mut device = Self::sound(base);
-        device.unreadable = sectors.into_iter().collect();
+        device.unreadable = Mutex::new(sectors.into_iter().collect());
         device
     }
 
@@ -73,6 +75,18 @@ impl<D> FaultDevice<D> {
     /// The device below.
     pub fn into_base(self) -> D {
         self.base
+    }
+
+    /// Whole sectors that were written can be read again.
+    fn heal(&self, offset: u64, len: u64) {
+        let mut unreadable = self
+            .unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !unreadable.is_empty() {
+            let written = offset.div_ceil(512)..offset.saturating_add(len) / 512;
+            unreadable.retain(|sector| !written.contains(sector));
+        }
     }
 
     fn stopped(&self, op: &'static str, offset: u64, len: u64) -> Result<(), IoError> {
@@ -109,7 +123,11 @@ impl<D: Device> Device for FaultDevice<D> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
         let number = self.reads.fetch_add(1, Ordering::SeqCst);
         let end = offset.saturating_add(buf.len() as u64).div_ceil(512);
-        let unreadable = self.unreadable.range(offset / 512..end).next().is_some();
+        let unreadable = self
+            .unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let unreadable = unreadable.range(offset / 512..end).next().is_some();
         if unreadable || number == self.failing_read {
             return Err(broken("read", offset, buf.len() as u64));
         }
@@ -124,7 +142,9 @@ impl<D: DeviceMut> DeviceMut for FaultDevice<D> {
         if number == self.failing_write {
             return Err(broken("write", offset, data.len() as u64));
         }
-        self.base.write_at(offset, data)
+        self.base.write_at(offset, data)?;
+        self.heal(offset, data.len() as u64);
+        Ok(())
     }
 
     fn write_zeros(&self, offset: u64, len: u64) -> Result<(), IoError> {
@@ -133,7 +153,9 @@ impl<D: DeviceMut> DeviceMut for FaultDevice<D> {
         if number == self.failing_write {
             return Err(broken("zero", offset, len));
         }
-        self.base.write_zeros(offset, len)
+        self.base.write_zeros(offset, len)?;
+        self.heal(offset, len);
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), IoError> {

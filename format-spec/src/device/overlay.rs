@@ -43,11 +43,8 @@ impl<D: Device> OverlayDevice<D> {
 
 impl<D: Device> OverlayDevice<D> {
     /// The numbers of the units of `unit` bytes (a multiple of 512) that read differently from the
-    /// device below, in order.
-    ///
-    /// # Errors
-    /// The device below fails.
-    pub fn changed(&self, unit: u64) -> Result<Vec<u64>, IoError> {
+    /// device below, in order. What cannot be read there differs.
+    pub fn changed(&self, unit: u64) -> Vec<u64> {
         let pieces = self.pieces.read().unwrap_or_else(PoisonError::into_inner);
         let mut units: Vec<u64> = Vec::new();
         for (&at, piece) in pieces.iter() {
@@ -56,12 +53,12 @@ impl<D: Device> OverlayDevice<D> {
                 continue;
             }
             let mut below = vec![0; crate::units::index(PIECE.min(self.size() - at))];
-            self.base.read_at(at, &mut below)?;
-            if piece.get(..below.len()) != Some(&below) {
+            let read = self.base.read_at(at, &mut below);
+            if read.is_err() || piece.get(..below.len()) != Some(&below) {
                 units.push(number);
             }
         }
-        Ok(units)
+        units
     }
 }
 
@@ -71,9 +68,22 @@ impl<D: Device> Device for OverlayDevice<D> {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
-        self.base.read_at(offset, buf)?;
+        let read = self.base.read_at(offset, buf);
         let pieces = self.pieces.read().unwrap_or_else(PoisonError::into_inner);
         let end = offset + buf.len() as u64;
+        if read.is_err() {
+            // What fails below may have been written over here.
+            let mut at = offset;
+            while at < end {
+                let next = (at / PIECE * PIECE + PIECE).min(end);
+                if !pieces.contains_key(&(at / PIECE * PIECE)) {
+                    let (from, to) = (at - offset, next - offset);
+                    let part = &mut buf[crate::units::index(from)..crate::units::index(to)];
+                    self.base.read_at(at, part)?;
+                }
+                at = next;
+            }
+        }
         for (&at, piece) in pieces.range(offset / PIECE * PIECE..end) {
             let from = at.max(offset);
             let to = (at + PIECE).min(end);
@@ -124,7 +134,9 @@ impl<D: Device> DeviceMut for OverlayDevice<D> {
                 std::collections::btree_map::Entry::Occupied(e) => e.into_mut(),
                 std::collections::btree_map::Entry::Vacant(e) => {
                     let mut bytes = vec![0; crate::units::index(PIECE.min(size - at))];
-                    self.base.read_at(at, &mut bytes)?;
+                    if at < offset || end - at < bytes.len() as u64 {
+                        self.base.read_at(at, &mut bytes)?;
+                    }
                     bytes.resize(crate::units::index(PIECE), 0);
                     e.insert(bytes.into())
                 }
@@ -150,7 +162,7 @@ impl<D: Device> DeviceMut for OverlayDevice<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::MemDevice;
+    use crate::device::{FaultDevice, MemDevice};
     use proptest::prelude::*;
 
     proptest! {
@@ -176,9 +188,31 @@ mod tests {
                 let at = usize::try_from(unit * 1024).unwrap();
                 model[at..4000.min(at + 1024)] != before[at..4000.min(at + 1024)]
             };
-            prop_assert_eq!(overlay.changed(1024).unwrap(), (0..4).filter(differs).collect::<Vec<_>>());
+            prop_assert_eq!(overlay.changed(1024), (0..4).filter(differs).collect::<Vec<_>>());
             prop_assert_eq!(base.snapshot(), before);
         }
+    }
+
+    #[test]
+    fn what_fails_below_is_read_once_it_was_written_over() {
+        let base = FaultDevice::unreadable(MemDevice::new(vec![1; 4096]), [2, 3]);
+        let overlay = OverlayDevice::new(&base);
+        let mut seen = vec![0; 2048];
+        assert!(overlay.read_at(0, &mut seen).is_err());
+        assert!(
+            overlay.write_at(1100, &[2; 10]).is_err(),
+            "the rest is not known"
+        );
+        overlay.write_at(1024, &[2; 1024]).unwrap();
+        overlay.read_at(0, &mut seen).unwrap();
+        assert_eq!((seen[1023], seen[1024], seen[2047]), (1, 2, 2));
+        assert_eq!(overlay.changed(1024), [1]);
+        base.write_at(1024, &[2; 1024]).unwrap();
+        assert!(
+            base.read_at(0, &mut seen).is_ok(),
+            "a disk gives it another place"
+        );
+        assert!(overlay.changed(1024).is_empty());
     }
 
     #[test]

@@ -83,8 +83,12 @@ impl Txn<'_> {
             if block.fresh {
                 self.device.write_at(geo.byte_of(*blkno), &block.bytes)?;
                 fresh += 1;
-            } else if *self.base.read_blocks(*blkno, 1)? != *block.bytes {
-                journaled.push((*blkno, &block.bytes));
+            } else {
+                // A block that cannot be read is one to be written.
+                let old = self.base.read_blocks(*blkno, 1);
+                if !old.is_ok_and(|old| *old == *block.bytes) {
+                    journaled.push((*blkno, &block.bytes));
+                }
             }
         }
         if journaled.is_empty() {

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{ENTRY_MAGIC, EntryHead, FIRST, UNIT, UndoLog, ZEROS, sums};
+use super::{ENTRY_MAGIC, EntryHead, FIRST, SECTOR, UNIT, UndoLog, ZEROS, sums};
 use crate::device::{Device, DeviceMut, beyond_end};
 use crate::error::IoError;
 use crate::units::{index, low32};
@@ -89,8 +89,8 @@ impl State {
         let mut changed = Vec::new();
         for (offset, new) in waiting {
             let old = &mut old[..new.len()];
-            base.read_at(*offset, old)?;
-            if *old == **new {
+            let whole = read_parts(base, *offset, old);
+            if whole && *old == **new {
                 continue;
             }
             changed.push((*offset, &**new));
@@ -147,6 +147,23 @@ impl State {
         out.clear();
         Ok(())
     }
+}
+
+/// Reads a unit, or what can be read of it, sector by sector; whether that is all. What cannot be read is
+/// zeros: there is nothing else to put back.
+fn read_parts(base: &dyn DeviceMut, offset: u64, unit: &mut [u8]) -> bool {
+    if base.read_at(offset, unit).is_ok() {
+        return true;
+    }
+    for (number, sector) in (0u64..).zip(unit.chunks_mut(SECTOR)) {
+        if base
+            .read_at(offset + number * SECTOR as u64, sector)
+            .is_err()
+        {
+            sector.fill(0);
+        }
+    }
+    false
 }
 
 fn undo_error(source: io::Error) -> IoError {
@@ -210,7 +227,7 @@ impl<D: DeviceMut> DeviceMut for Recording<D> {
             } else {
                 let mut unit = vec![0; index(len)].into_boxed_slice();
                 if new.len() < unit.len() {
-                    self.base.read_at(at, &mut unit)?;
+                    read_parts(&self.base, at, &mut unit);
                 }
                 unit[index(from - at)..index(to - at)].copy_from_slice(new);
                 state.waiting.insert(at, unit);

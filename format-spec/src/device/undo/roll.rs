@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::{
     ENTRIES_AT, ENTRY_MAGIC, EntryHead, FIRST, Head, Identity, PROGRESS_AT, Progress, SECTOR,
@@ -171,6 +171,29 @@ impl Undo {
             finished,
             units,
         }))
+    }
+
+    /// Whether a file is what is left of a log whose writer was stopped while it created it. A log counts
+    /// from its first progress on, and nothing is written under one that does not.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn never_begun(path: &Path) -> io::Result<bool> {
+        let file = File::open(path)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() || meta.len() > ENTRIES_AT {
+            return Ok(false);
+        }
+        let mut bytes = vec![0; index(meta.len())];
+        file.read_exact_at(&mut bytes, 0)?;
+        let begun = PROGRESS_AT.iter().any(|place| {
+            let found = bytes.get(index(*place)..).map(Progress::read_from_prefix);
+            matches!(found, Some(Ok((found, _))) if found.crc.get() == found.own_crc())
+        });
+        // A head that did not reach the disk is zeros there, or the file is empty.
+        let magic = bytes.get(..UNDO_MAGIC.len()).unwrap_or_default();
+        let own = magic == UNDO_MAGIC || bytes.iter().all(|byte| *byte == 0);
+        Ok(own && !begun)
     }
 
     /// Which volume it is about.

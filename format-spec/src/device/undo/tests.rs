@@ -193,3 +193,27 @@ fn a_log_that_is_not_whole_is_refused() {
         let _ = open(&bytes);
     }
 }
+
+/// Killed while it created its log, a program has written nothing else, and the log may go.
+#[test]
+fn a_log_that_was_never_begun_is_told_from_one_that_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("undo");
+    drop(UndoLog::create(&path, VOLUME, SIZE as u64).unwrap());
+    let created = std::fs::read(&path).unwrap();
+    assert!(!Undo::never_begun(&path).unwrap(), "its progress counts");
+    let mut head = created[..size_of::<Head>()].to_vec();
+    let mut grown = head.clone();
+    grown.resize(4096, 0);
+    for left in [Vec::new(), head.clone(), grown, vec![0; 4096]] {
+        std::fs::write(&path, &left).unwrap();
+        assert!(Undo::never_begun(&path).unwrap(), "{} bytes", left.len());
+    }
+    // Somebody else's file, and one that is longer than any log at its birth.
+    head[0] ^= 1;
+    for other in [head, vec![0; 4097], [&created[..], &[0; 100]].concat()] {
+        std::fs::write(&path, &other).unwrap();
+        assert!(!Undo::never_begun(&path).unwrap(), "{} bytes", other.len());
+    }
+    assert!(Undo::never_begun(&dir.path().join("none")).is_err());
+}
