@@ -82,6 +82,21 @@ pub(crate) struct Evidence {
     pub(crate) usage: Usage,
     /// Whether a quota file is of no use, so that nothing can be charged.
     pub(crate) quota_lost: bool,
+    /// How many clusters an inode claims that others claim as well.
+    pub(crate) doubled: HashMap<BlockNo, u64>,
+}
+
+impl Evidence {
+    /// Inodes that claim what others claim as well, those that claim most first.
+    pub(crate) fn most_doubled(&self) -> impl Iterator<Item = BlockNo> + use<> {
+        let mut all: Vec<_> = self
+            .doubled
+            .iter()
+            .map(|(inode, count)| (*count, *inode))
+            .collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.into_iter().map(|(_, inode)| inode)
+    }
 }
 
 impl Checked {
@@ -426,6 +441,9 @@ impl Run<'_, '_> {
         let work =
             |cx: &Cx<'_>, &item: &usize| inode::scan_group(cx, &cx.groups.all()[item]).owners;
         self.pass((6, 1024), &items, work, |_, found| owners.extend(found));
+        for (_, count, owner, _) in &owners {
+            *self.evidence.doubled.entry(*owner).or_default() += u64::from(*count);
+        }
         conflicts(&mut self.out, owners);
     }
 

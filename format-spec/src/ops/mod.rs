@@ -36,7 +36,7 @@ pub use raw::put_blocks;
 pub use remove_tree::RemoveTree;
 pub use resize::{fallocate, punch, truncate};
 pub use write::{Overwritten, overwrite};
-pub use xattr::{remove_xattr, set_xattr, set_xattrs};
+pub use xattr::{remake_xattrs, remove_xattr, set_xattr, set_xattrs};
 
 use crate::error::{Error, Result};
 use crate::layout::{Dinode, FileType, InodeFlags};

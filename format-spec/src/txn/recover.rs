@@ -75,7 +75,7 @@ impl<D: DeviceMut> Volume<D> {
         let mut wrote = false;
         let marks = match Marks::read(self.device(), self.view()) {
             Ok(marks) => Some(marks),
-            Err(Error::Io(error)) => return Err(Error::Io(error)),
+            Err(Error::Io(error)) if error.op != "read" => return Err(Error::Io(error)),
             Err(error) if care == Care::Whole => return Err(error),
             Err(_) => None,
         };

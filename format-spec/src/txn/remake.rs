@@ -10,7 +10,7 @@ use crate::layout::{
 };
 use crate::read::extent::Extent;
 use crate::read::{dir, inode};
-use crate::txn::{Adjust, Timestamp, Txn};
+use crate::txn::{Adjust, Timestamp, TreeRoot, Txn};
 use crate::units::{BlockNo, ClusterNo, low16, low32};
 
 impl Txn<'_> {
@@ -160,6 +160,25 @@ impl Txn<'_> {
         Ok(root)
     }
 
+    /// The parts of the extents of an inode's data that lie in `count` clusters from `first` on.
+    fn data_in(&self, root: &TreeRoot, first: ClusterNo, count: u32) -> Result<Vec<Extent>> {
+        let geo = self.info.geo;
+        let range = u64::from(first.0)..u64::from(first.0) + u64::from(count);
+        let part = |extent: Extent| {
+            let start = u64::from(geo.cluster_of(extent.blkno).0);
+            let from = start.max(range.start);
+            let end = (start + u64::from(extent.clusters)).min(range.end);
+            (from < end).then(|| Extent {
+                cpos: extent.cpos + low32(from - start),
+                clusters: low32(end - from),
+                blkno: geo.first_block(ClusterNo(low32(from))),
+                flags: extent.flags,
+            })
+        };
+        let all = self.tree_extents(root, 0, u32::MAX)?;
+        Ok(all.into_iter().filter_map(part).collect())
+    }
+
     /// Gives the data of an inode clusters of its own where it uses any of `count` clusters from
     /// `first` on, with the same contents. The number of clusters that it has got.
     ///
@@ -168,36 +187,29 @@ impl Txn<'_> {
     pub fn part(&mut self, inode: BlockNo, first: ClusterNo, count: u32) -> Result<u64> {
         let geo = self.info.geo;
         let root = self.data_root(inode)?;
-        let range = u64::from(first.0)..u64::from(first.0) + u64::from(count);
         let mut parted = 0;
-        for extent in self.tree_extents(&root, 0, u32::MAX)? {
-            let start = u64::from(geo.cluster_of(extent.blkno).0);
-            let from = start.max(range.start);
-            let end = (start + u64::from(extent.clusters)).min(range.end);
-            if from >= end {
-                continue;
-            }
-            let cpos = extent.cpos + low32(from - start);
+        for extent in self.data_in(&root, first, count)? {
+            let start = geo.cluster_of(extent.blkno).0;
             let mut fresh = Vec::new();
-            let mut at = from;
-            while at < end {
-                let (cluster, clusters) = self.alloc_clusters(low32(end - at))?;
+            let mut done = 0;
+            while done < extent.clusters {
+                let (cluster, clusters) = self.alloc_clusters(extent.clusters - done)?;
                 for i in 0..clusters {
-                    let old = geo.first_block(ClusterNo(low32(at) + i));
+                    let old = geo.first_block(ClusterNo(start + done + i));
                     let blocks = crate::units::index(geo.blocks_per_cluster());
                     let data = self.view().run(old, blocks)?.into_owned();
                     self.write_data(ClusterNo(cluster.0 + i), 0, &data)?;
                 }
                 fresh.push(Extent {
-                    cpos: cpos + low32(at - from),
+                    cpos: extent.cpos + done,
                     clusters,
                     blkno: geo.first_block(cluster),
                     flags: extent.flags.difference(ExtentFlags::REFCOUNTED),
                 });
-                at += u64::from(clusters);
+                done += clusters;
             }
-            self.splice(&root, cpos, cpos + low32(end - from), &fresh)?;
-            parted += end - from;
+            self.splice(&root, extent.cpos, extent.end(), &fresh)?;
+            parted += u64::from(extent.clusters);
         }
         Ok(parted)
     }
@@ -213,6 +225,21 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Result<BlockNo> {
         self.remove_name(directory, name, now)
+    }
+
+    /// Takes `count` clusters from `first` on out of what the data of an inode maps; they are not
+    /// freed. The number of clusters that it has lost.
+    ///
+    /// # Errors
+    /// The inode cannot be used, or the volume is full.
+    pub fn unmap(&mut self, inode: BlockNo, first: ClusterNo, count: u32) -> Result<u64> {
+        let root = self.data_root(inode)?;
+        let mut lost = 0;
+        for extent in self.data_in(&root, first, count)? {
+            self.splice(&root, extent.cpos, extent.end(), &[])?;
+            lost += u64::from(extent.clusters);
+        }
+        Ok(lost)
     }
 
     /// Leads ".." of a directory elsewhere.

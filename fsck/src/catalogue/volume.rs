@@ -20,7 +20,8 @@ problems! {
 
     /// The device failed to read a block that the volume needs. The check goes on without it.
     Unreadable { what: &'static str } = "X_UNREADABLE" Error ask
-        "the {what} cannot be read from the device";
+        "the {what} cannot be read from the device"
+        => Blocks "the block is written over, so that the device gives it another place: what can still be read of it is kept";
 
     /// The superblock and the cluster allocator disagree on the number of clusters, which happens when a resize was interrupted.
     SuperblockClusters { superblock: u32, bitmap: u32 } = "SUPERBLOCK_CLUSTERS" Error ask

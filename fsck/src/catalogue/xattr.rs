@@ -59,7 +59,7 @@ problems! {
     /// Attributes of a tree must be sorted by the hash of their names, or lookups miss them.
     Order { index: u64, found: u32 } = "X_XATTR_ORDER" Error preen
         "attribute {index} with hash {found:#010x} is out of order"
-        => Trees "the attributes of the bucket are put in order";
+        => Trees "the attributes are laid out anew, in order";
 
     /// An inode has attributes but does not say so, or says so on a volume without that feature. Drivers then ignore them.
     Flag { why: &'static str } = "X_XATTR_FLAG" Error preen

@@ -1,6 +1,6 @@
 //! The superblock and its backups, the journals, the slot map.
 
-use cowfs_format::block::VolumeInfo;
+use cowfs_format::block::{View, VolumeInfo};
 use cowfs_format::device::Device;
 use cowfs_format::ecc::{self, Verdict};
 use cowfs_format::layout::jbd2::{INCOMPAT_64BIT, INCOMPAT_REVOKE};
@@ -8,7 +8,7 @@ use cowfs_format::layout::{
     Compat, Dinode, Features, Field, HEARTBEAT_BLOCKS, Incompat, SUPER_BLOCK_BLKNO,
     SUPER_BLOCK_BODY, SuperBlock,
 };
-use cowfs_format::read::{extent, slot_map};
+use cowfs_format::read::{extent, inode, slot_map};
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::system::SystemFile;
@@ -191,8 +191,11 @@ pub(crate) fn journals<D: Device>(volume: &Volume<D>, system: &System, out: &mut
         let journal = match &state.journal {
             Ok(journal) => journal,
             Err(error) => {
-                let why = why(error);
-                out.find(at, VolumeProblem::JournalInvalid { slot, why });
+                let head = 1024u64.div_ceil(view.geo().block_bytes() as u64);
+                if !unreadable(view, out, blkno, head, "journal superblock") {
+                    let why = why(error);
+                    out.find(at, VolumeProblem::JournalInvalid { slot, why });
+                }
                 continue;
             }
         };
@@ -256,8 +259,11 @@ pub(crate) fn slots<D: Device>(volume: &Volume<D>, cx: &Cx<'_>, system: &System,
     let nodes = match slot_map::read(cx.view, blkno) {
         Ok(nodes) => nodes,
         Err(error) => {
-            let why = why(&error);
-            out.find(at, VolumeProblem::SlotMapInvalid { why });
+            let blocks = cx.view.geo().blocks_for(needed);
+            if !unreadable(cx.view, out, blkno, blocks, "slot map") {
+                let why = why(&error);
+                out.find(at, VolumeProblem::SlotMapInvalid { why });
+            }
             return;
         }
     };
@@ -295,6 +301,30 @@ pub(crate) fn heartbeat(cx: &Cx<'_>, system: &System, out: &mut Out) {
             VolumeProblem::HeartbeatInvalid { found, expected },
         );
     }
+}
+
+/// Looks for blocks that the device fails to read among the first blocks of a file; whether there are any.
+fn unreadable(
+    view: View<'_>,
+    out: &mut Out,
+    inode: BlockNo,
+    mut blocks: u64,
+    what: &'static str,
+) -> bool {
+    let extents = inode::read(view, inode).and_then(|inode| inode.extents(view));
+    let mut any = false;
+    for extent in extents.unwrap_or_default() {
+        let own = (u64::from(extent.clusters) * view.geo().blocks_per_cluster()).min(blocks);
+        blocks -= own;
+        for blkno in (0..own).map(|i| extent.blkno.plus(i)) {
+            if view.raw(blkno).is_err() {
+                any = true;
+                let at = At::within(inode, blkno);
+                out.find(at, VolumeProblem::Unreadable { what });
+            }
+        }
+    }
+    any
 }
 
 /// Whether the superblock says that a check is due, or the volume was not left cleanly.

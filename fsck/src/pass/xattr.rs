@@ -12,8 +12,8 @@ use zerocopy::FromBytes;
 
 use super::extents::{self, Tree};
 use super::inode::{claim_extent, is_system};
-use crate::catalogue::{At, BlockKind, InodeProblem, XattrProblem};
-use crate::facts::{Cx, Origin, Out, note_ecc, why};
+use crate::catalogue::{At, BlockKind, InodeProblem, VolumeProblem, XattrProblem};
+use crate::facts::{Cx, Origin, Out, note_ecc};
 
 /// Bit of `xe_type`: the value stands beside the name.
 const LOCAL: u8 = 0x80;
@@ -144,9 +144,9 @@ fn buckets(
         let blkno = extent.blkno.plus(at_bucket * per_bucket as u64);
         let at = At::within(owner.inode.blkno(), blkno);
         match cx.view.checked_run(blkno, per_bucket, 8) {
-            Err(error) => {
-                let why = why(&error);
-                out.find(at, XattrProblem::BlockInvalid { why });
+            Err(_) => {
+                let what = "xattr bucket";
+                out.find(at, VolumeProblem::Unreadable { what });
             }
             Ok((bytes, state)) => {
                 match state {

@@ -1,7 +1,7 @@
 //! Allocators: counts, bits, and what blocks say of where they came from.
 
 use cowfs_format::block::{MetaBlock, check_offset_of};
-use cowfs_format::error::Result;
+use cowfs_format::error::{Error, Result};
 use cowfs_format::layout::{
     ChainList, DINODE_HEAD, Dinode, DxRoot, ExtentBlock, FileType, GROUP_BITMAP, GROUP_LIST,
     GroupDesc, InodeFlags, RefcountBlock, XattrBlock,
@@ -11,7 +11,7 @@ use cowfs_format::units::{BlockNo, ClusterNo, low16, low32};
 use zerocopy::FromBytes;
 
 use super::stage::{Stage, cannot};
-use super::{group, pieces, slots, system};
+use super::{group, pieces, slots, system, xattr};
 use crate::catalogue::{AllocProblem, At};
 
 /// Repairs a problem of an allocator.
@@ -223,6 +223,15 @@ fn clusters(stage: &Stage<'_, '_>, at: At, first: u32, count: u32, used: bool) -
     stage.set_bits(bitmap, group, bit..bit.saturating_add(count), used)
 }
 
+/// Whether what an inode holds may move to other clusters.
+fn moves(stage: &Stage<'_, '_>, blkno: BlockNo) -> bool {
+    inode::read(stage.view(), blkno).is_ok_and(|inode| {
+        let kind = inode.file_type();
+        let file = matches!(kind, Some(FileType::Regular | FileType::Symlink));
+        file && !inode.flags().contains(InodeFlags::SYSTEM)
+    })
+}
+
 /// Gives one of two files that use the same clusters a copy of its own. The one with the lower
 /// number keeps them, unless it is the only one of the two that can move.
 fn part(
@@ -232,24 +241,26 @@ fn part(
     first: u32,
     count: u32,
 ) -> Result<()> {
-    let moves = |blkno: BlockNo| {
-        inode::read(stage.view(), blkno).is_ok_and(|inode| {
-            let file = matches!(
-                inode.file_type(),
-                Some(FileType::Regular | FileType::Symlink)
-            );
-            file && !inode.flags().contains(InodeFlags::SYSTEM)
-        })
-    };
-    if !moves(owner) || (owner < other && moves(other)) {
+    if !moves(stage, owner) || (owner < other && moves(stage, other)) {
         return Ok(());
     }
     let first = ClusterNo(first);
-    let parted = stage.transact(|txn| txn.part(owner, first, count))?;
-    if parted == 0 {
-        return Err(cannot("it is not its data that is there"));
+    match stage.transact(|txn| txn.part(owner, first, count)) {
+        // It is not its data that is there.
+        Ok(0) => xattr::part(stage, owner, first, count),
+        Ok(_) => Ok(()),
+        // What claims more than there is room for has an extent that never was: it goes.
+        Err(error @ Error::NoSpace { .. }) => {
+            for loser in stage.evidence.most_doubled().chain([owner]) {
+                if moves(stage, loser) && stage.transact(|txn| txn.unmap(loser, first, count))? > 0
+                {
+                    return Ok(());
+                }
+            }
+            Err(error)
+        }
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 /// Writes into a block where it came from.

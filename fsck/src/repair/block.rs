@@ -1,6 +1,7 @@
 //! Checks of blocks: one flipped bit put right, contents that were found sound given a new check.
 
 use cowfs_format::block::check_offset_of;
+use cowfs_format::device::{Device, DeviceMut};
 use cowfs_format::ecc;
 use cowfs_format::error::Result;
 use cowfs_format::layout::XATTR_BUCKET;
@@ -53,4 +54,28 @@ pub(super) fn stamp(stage: &Stage<'_, '_>, at: At, what: &str) -> Result<()> {
     let (count, check_at) = extent_of_check(stage, blkno, what)?;
     let mut bytes = stage.view().run(blkno, count)?.into_owned();
     stage.put_run(blkno, Some(check_at), &mut bytes)
+}
+
+/// What a device reads in one piece.
+const SECTOR: usize = 512;
+
+/// Writes a block over that cannot be read, sector by sector: a sector that fails becomes zeros. What is
+/// left of the block is looked at by the next round.
+pub(super) fn rewrite(stage: &Stage<'_, '_>, at: At, what: &str) -> Result<()> {
+    let blkno = place(at)?;
+    let bucket = what == "xattr bucket";
+    let count = if bucket {
+        extent_of_check(stage, blkno, what)?.0
+    } else {
+        1
+    };
+    let (start, device) = (stage.geo().byte_of(blkno), stage.volume.device());
+    let mut sector = [0; SECTOR];
+    for number in 0..(count * stage.geo().block_bytes() / SECTOR) as u64 {
+        let offset = start + number * SECTOR as u64;
+        if device.read_at(offset, &mut sector).is_err() {
+            device.write_at(offset, &[0; SECTOR])?;
+        }
+    }
+    Ok(())
 }

@@ -44,7 +44,7 @@ pub(super) fn commit(
     };
     let unit = geo.block_bytes() as u64;
     let mut images = Vec::new();
-    for number in overlay.changed(unit)? {
+    for number in overlay.changed(unit) {
         let mut bytes = vec![0; geo.block_bytes()].into_boxed_slice();
         overlay.read_at(number * unit, &mut bytes)?;
         images.push((BlockNo(number), bytes));
@@ -61,7 +61,9 @@ pub(super) fn commit(
     let error = match target {
         Target::Volume(volume) => match through_journal(volume, &images) {
             Ok(()) => return Ok(count),
-            Err(error @ (Error::Io(_) | Error::Unfinished { .. })) => return Err(error),
+            Err(error @ Error::Unfinished { .. }) => return Err(error),
+            // What fails to be read (the slot map, say) is what is to be written over.
+            Err(Error::Io(error)) if error.op != "read" => return Err(Error::Io(error)),
             Err(error) => match undo {
                 Some(path) => return under_undo(*volume.device(), geo, path, &images),
                 None => error.to_string(),
@@ -105,10 +107,13 @@ pub(super) fn take_back(device: &dyn DeviceMut, path: &Path) -> Result<bool> {
     if !path.exists() {
         return Ok(false);
     }
-    let undo = Undo::open(path)?;
-    if !undo.is_finished() {
-        undo.check(device, identity(&device))?;
-        undo.restore(device)?;
+    // A run that was stopped while it created its log has written nothing else.
+    if !Undo::never_begun(path).unwrap_or(false) {
+        let undo = Undo::open(path)?;
+        if !undo.is_finished() {
+            undo.check(device, identity(&device))?;
+            undo.restore(device)?;
+        }
     }
     std::fs::remove_file(path).map_err(|error| {
         let path = path.display();

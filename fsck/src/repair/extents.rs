@@ -11,10 +11,11 @@ use cowfs_format::layout::{
 };
 use cowfs_format::read::extent::{self, Extent, ListView};
 use cowfs_format::read::inode;
+use cowfs_format::read::xattr::{is_indexed, tree_list};
 use cowfs_format::units::{BlockNo, low16, low32};
 
 use super::stage::{Stage, cannot};
-use super::{index, refcount};
+use super::{index, leaves, refcount, xattr};
 use crate::catalogue::InodeProblem;
 
 /// Repairs a problem of a tree of `owner`, in the list of `block` or in a block that a list there
@@ -96,9 +97,20 @@ fn remake(stage: &mut Stage<'_, '_>, owner: BlockNo, block: BlockNo) -> Result<(
     let inode = inode::read(stage.view(), owner)?;
     let in_data = inode.has_extents() && reaches(stage, owner, inode.body(), block);
     let (features, root) = (inode.dyn_features(), BlockNo(inode.i_refcount_loc.get()));
+    let attributes = BlockNo(inode.i_xattr_loc.get());
     drop(inode);
     if in_data {
         return data(stage, owner);
+    }
+    let in_attributes = attributes.0 != 0
+        && stage
+            .view()
+            .block::<XattrBlock>(attributes)
+            .is_ok_and(|head| {
+                is_indexed(&head) && reaches(stage, attributes, tree_list(&head), block)
+            });
+    if in_attributes {
+        return xattr::remake(stage, owner);
     }
     let indexed = features.contains(DynFeatures::INDEXED_DIR);
     if features.contains(DynFeatures::HAS_REFCOUNT) && !indexed {
@@ -107,7 +119,7 @@ fn remake(stage: &mut Stage<'_, '_>, owner: BlockNo, block: BlockNo) -> Result<(
     if indexed {
         return index::remake(stage, owner);
     }
-    Err(cannot("trees of attributes are not made anew"))
+    xattr::remake(stage, owner)
 }
 
 /// Whether a tree leads to a block, by whatever path: `root` is the space of its list, in `owner`.
@@ -149,6 +161,7 @@ pub(super) fn data(stage: &mut Stage<'_, '_>, owner: BlockNo) -> Result<()> {
     let view = stage.view();
     let inode = inode::read(view, owner)?;
     let (found, _) = extent::salvage(view, owner, inode.body());
+    let found = leaves::merged(found, leaves::lost(stage, owner)?);
     let shared = inode.dyn_features().contains(DynFeatures::HAS_REFCOUNT);
     let sparse =
         view.info().has(Incompat::SPARSE_ALLOC) && inode.file_type() == Some(FileType::Regular);

@@ -18,6 +18,7 @@ mod hidden;
 mod index;
 mod inode;
 mod journal;
+mod leaves;
 mod names;
 mod pieces;
 pub mod policy;
@@ -335,17 +336,15 @@ impl<'d> Staging<'d> {
                 Stage::new(&mut volume, &checked.evidence, self.now, self.reset_journal);
             for finding in plan {
                 let name = key(finding);
+                // (A block that cannot be read is found by a later round.)
                 if let Err(error) = apply(&mut stage, finding) {
-                    if matches!(error, Error::Io(_)) {
-                        return Err(error);
-                    }
                     let why = error.to_string();
                     let why = why.strip_prefix("not written: ").unwrap_or(&why);
                     self.history.failed(&name, why);
                 }
                 self.tried.insert(name);
             }
-            stage.finish()?;
+            stage.finish();
             let more = !checked.stopped && self.history.planned > 0;
             self.history.planned = 0;
             self.overlay = volume.into_device();

@@ -69,12 +69,11 @@ impl<'s, 'd> Stage<'s, 'd> {
         self.dropped.entry((owner, block)).or_default().push(index);
     }
 
-    /// Ends the round.
-    pub(super) fn finish(self) -> Result<()> {
+    /// Ends the round. An attribute that cannot be dropped is found again by the next.
+    pub(super) fn finish(self) {
         for ((owner, block), gone) in &self.dropped {
-            super::xattr::drop_entries(&self, *owner, *block, gone)?;
+            let _ = super::xattr::drop_entries(&self, *owner, *block, gone);
         }
-        Ok(())
     }
 
     pub(super) fn view(&self) -> View<'_> {

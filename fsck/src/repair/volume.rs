@@ -20,6 +20,7 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &VolumeProblem)
     match problem {
         P::BadCrc { what } => block::stamp(stage, at, what),
         P::EccOneBit { what, .. } => block::flip(stage, at, what),
+        P::Unreadable { what } => block::rewrite(stage, at, what),
         P::SuperblockClusters { superblock, .. } => bitmap_clusters(stage, *superblock),
         P::FirstGroup { expected, .. } => set(stage, "s_first_cluster_group", *expected),
         P::TunefsUnfinished { bits } => {

@@ -5,8 +5,9 @@ use cowfs_format::layout::{
     Dinode, DynFeatures, HashKind, Incompat, XATTR_BLOCK_BODY, XATTR_BUCKET, XattrBlock,
     XattrEntry, XattrHeader, xattr_hash, xattr_prefix,
 };
+use cowfs_format::ops;
 use cowfs_format::read::{extent, inode};
-use cowfs_format::units::{BlockNo, low16};
+use cowfs_format::units::{BlockNo, ClusterNo, low16};
 use zerocopy::FromBytes;
 
 use super::inode::incompat;
@@ -41,7 +42,8 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &XattrProblem) 
             Ok(())
         }),
         P::BucketCount { limit, .. } => bucket_count(stage, at, limit),
-        P::Order { .. } => edit(stage, at, sort),
+        // Within its bucket, or with the buckets beside it.
+        P::Order { .. } => remake(stage, owner),
         P::Flag { .. } => {
             if !stage.view().info().has(Incompat::XATTR) {
                 return incompat(stage, Incompat::XATTR);
@@ -143,7 +145,7 @@ fn recount(stage: &Stage<'_, '_>, at: At) -> Result<()> {
     })
 }
 
-/// Gives an attribute the hash of its name; entries of a bucket are put in order.
+/// Gives an attribute the hash of its name.
 fn hash(stage: &Stage<'_, '_>, at: At, index: u64) -> Result<()> {
     let seed = stage.view().info().dx_seed[3];
     let index = usize::try_from(index).unwrap_or(usize::MAX);
@@ -160,28 +162,31 @@ fn hash(stage: &Stage<'_, '_>, at: At, index: u64) -> Result<()> {
     })
 }
 
-/// Puts the entries of a bucket in the order of their hashes.
-fn sort(bytes: &mut [u8]) -> Result<()> {
-    let count = count(bytes);
-    let list = &mut bytes[HEAD..HEAD + count * ENTRY];
-    let mut entries: Vec<[u8; ENTRY]> = list
-        .chunks_exact(ENTRY)
-        .map(|entry| std::array::from_fn(|i| entry[i]))
-        .collect();
-    entries.sort_by_key(|e| u32::from_le_bytes([e[0], e[1], e[2], e[3]]));
-    for (place, entry) in list.chunks_exact_mut(ENTRY).zip(entries) {
-        place.copy_from_slice(&entry);
+/// Lays out anew what can be made out of the attributes of an inode.
+pub(super) fn remake(stage: &mut Stage<'_, '_>, owner: BlockNo) -> Result<()> {
+    part(stage, owner, ClusterNo(0), 0)
+}
+
+/// As [`remake`]; what uses any of `count` clusters from `first` on gets others.
+pub(super) fn part(
+    stage: &mut Stage<'_, '_>,
+    owner: BlockNo,
+    first: ClusterNo,
+    count: u32,
+) -> Result<()> {
+    if count == 0 && !stage.first("attributes", owner) {
+        return Ok(());
     }
-    Ok(())
+    stage.transact(|txn| ops::remake_xattrs(txn, owner, first, count))
 }
 
 /// Gives up the block of an inode's attributes; those in the inode stay.
-fn detach(stage: &Stage<'_, '_>, owner: BlockNo, block: Option<BlockNo>) -> Result<()> {
+fn detach(stage: &mut Stage<'_, '_>, owner: BlockNo, block: Option<BlockNo>) -> Result<()> {
     let inode = inode::read(stage.view(), owner)?;
     let loc = inode.i_xattr_loc.get();
     drop(inode);
     if block.map(|block| block.0) != Some(loc) {
-        return Err(cannot("a part of a tree of attributes is not given up"));
+        return remake(stage, owner);
     }
     stage.edit::<Dinode>(owner, |inode| {
         inode.i_xattr_loc = 0.into();

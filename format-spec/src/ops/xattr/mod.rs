@@ -6,7 +6,7 @@ mod set;
 
 pub(super) use copy::copy;
 pub(super) use set::remove_all;
-pub use set::{remove_xattr, set_xattr, set_xattrs};
+pub use set::{remake_xattrs, remove_xattr, set_xattr, set_xattrs};
 
 use zerocopy::IntoBytes;
 

@@ -18,7 +18,7 @@ use crate::ops::xattr::{VALUE_ROOT, ecc_of_bucket, new_block, value_root};
 use crate::read::extent::{self, Extent, ListView};
 use crate::read::{inode, xattr};
 use crate::txn::{Timestamp, TreeRoot, Txn};
-use crate::units::{BlockNo, Slot, low16};
+use crate::units::{BlockNo, ClusterNo, Slot, low16};
 use crate::volume::system::SystemFile;
 
 /// Largest part of a tree of buckets that is one extent: no driver makes longer ones.
@@ -145,6 +145,40 @@ fn position(attrs: &[Attr], wanted: &Attr) -> Option<usize> {
     attrs.iter().position(same)
 }
 
+/// The attributes of an area.
+fn of_area(area: &[u8]) -> impl Iterator<Item = Result<Attr, FaultKind>> {
+    xattr::entries(area).map(|attribute| {
+        let attribute = attribute?;
+        let at = usize::from(attribute.entry.xe_name_offset.get())
+            + attribute.suffix.len().next_multiple_of(4);
+        let body = match attribute.value {
+            xattr::Stored::Here(bytes) => bytes.to_vec(),
+            xattr::Stored::Outside(..) => {
+                let root = area.get(at..at + VALUE_ROOT);
+                root.ok_or(FaultKind::OutOfVolume)?.to_vec()
+            }
+        };
+        let attr = Attr {
+            kind: attribute.entry.xe_type & 0x7F,
+            suffix: attribute.suffix.to_vec(),
+            hash: attribute.entry.xe_name_hash.get(),
+            size: attribute.entry.xe_value_size.get(),
+            body,
+        };
+        let wrong = attr.is_outside()
+            != (attr.body.len() == VALUE_ROOT && attr.size > XATTR_LOCAL_MAX)
+            || (!attr.is_outside() && attr.body.len() as u64 != attr.size);
+        if wrong {
+            return Err(FaultKind::Field {
+                field: "xe_value_size",
+                value: attr.size,
+                rule: "values of at most 80 bytes stand behind their names, others do not",
+            });
+        }
+        Ok(attr)
+    })
+}
+
 /// All attributes of an inode.
 fn attributes(txn: &Txn<'_>, blkno: BlockNo) -> Result<Vec<Attr>> {
     let view = txn.view();
@@ -152,42 +186,8 @@ fn attributes(txn: &Txn<'_>, blkno: BlockNo) -> Result<Vec<Attr>> {
     let mut found = Ok(Vec::new());
     xattr::for_each_area(view, &dinode, &mut |area| {
         let taken = area.and_then(|(place, area)| {
-            let of_area: Result<Vec<Attr>, FaultKind> = xattr::entries(area)
-                .map(|attribute| {
-                    let attribute = attribute?;
-                    let at = usize::from(attribute.entry.xe_name_offset.get())
-                        + attribute.suffix.len().next_multiple_of(4);
-                    let body = match attribute.value {
-                        xattr::Stored::Here(bytes) => bytes.to_vec(),
-                        xattr::Stored::Outside(..) => {
-                            let root = area.get(at..at + VALUE_ROOT);
-                            root.ok_or(FaultKind::OutOfVolume)?.to_vec()
-                        }
-                    };
-                    Ok(Attr {
-                        kind: attribute.entry.xe_type & 0x7F,
-                        suffix: attribute.suffix.to_vec(),
-                        hash: attribute.entry.xe_name_hash.get(),
-                        size: attribute.entry.xe_value_size.get(),
-                        body,
-                    })
-                })
-                .collect();
-            let of_area = of_area.map_err(|kind| kind.at(place.blkno()))?;
-            let wrong = of_area.iter().find(|attr| {
-                attr.is_outside() != (attr.body.len() == VALUE_ROOT && attr.size > XATTR_LOCAL_MAX)
-                    || (!attr.is_outside() && attr.body.len() as u64 != attr.size)
-            });
-            if let Some(attr) = wrong {
-                let rule = "values of at most 80 bytes stand behind their names, others do not";
-                let kind = FaultKind::Field {
-                    field: "xe_value_size",
-                    value: attr.size,
-                    rule,
-                };
-                return Err(kind.at(place.blkno()).into());
-            }
-            Ok(of_area)
+            let all: Result<Vec<Attr>, FaultKind> = of_area(area).collect();
+            Ok(all.map_err(|kind| kind.at(place.blkno()))?)
         });
         match taken {
             Ok(of_area) => {
@@ -203,6 +203,61 @@ fn attributes(txn: &Txn<'_>, blkno: BlockNo) -> Result<Vec<Attr>> {
         }
     });
     found
+}
+
+/// Lays the attributes of an inode that can still be made out into another block and other buckets.
+/// Values that use any of `count` clusters from `first` on are copied to clusters of their own. What the
+/// attributes lay in before is not freed here: a check finds it in use for nothing.
+///
+/// # Errors
+/// The inode cannot be used, or the volume is full.
+pub fn remake_xattrs(
+    txn: &mut Txn<'_>,
+    blkno: BlockNo,
+    first: ClusterNo,
+    count: u32,
+) -> Result<()> {
+    let (view, geo) = (txn.view(), txn.info().geo);
+    let dinode = inode::read(view, blkno)?;
+    let mut found: Vec<Attr> = Vec::new();
+    let mut copied: Vec<(usize, Vec<u8>)> = Vec::new();
+    let behind = geo.first_block(ClusterNo(first.0.saturating_add(count)));
+    let first = geo.first_block(first);
+    xattr::for_each_area(view, &dinode, &mut |area| {
+        let Ok((place, area)) = area else {
+            return ControlFlow::Continue(());
+        };
+        let both = xattr::entries(area).zip(of_area(area));
+        for (entry, attr) in both.map_while(|(entry, attr)| Some((entry.ok()?, attr.ok()?))) {
+            let Ok(extents) = entry.extents(view, place.blkno()) else {
+                continue;
+            };
+            let blocks = |e: &Extent| u64::from(e.clusters) * geo.blocks_per_cluster();
+            let all: u64 = extents.iter().map(blocks).sum();
+            let sound = extents.iter().all(|e| geo.contains(e.blkno, blocks(e)))
+                && (!attr.is_outside() || all >= geo.blocks_for(attr.size));
+            if !sound || position(&found, &attr).is_some() {
+                continue;
+            }
+            let meets = |e: &Extent| e.blkno < behind && first < e.blkno.plus(blocks(e));
+            if extents.iter().any(meets)
+                && let Ok(value) = entry.read(view, place.blkno())
+            {
+                copied.push((found.len(), value));
+            }
+            found.push(attr);
+        }
+        ControlFlow::Continue(())
+    });
+    drop(dinode);
+    for (at, value) in copied {
+        let root = new_value(txn, &value)?;
+        if let Some(attr) = found.get_mut(at) {
+            attr.body = root.to_vec();
+        }
+    }
+    txn.edit::<Dinode>(blkno)?.i_xattr_loc = 0.into();
+    store(txn, blkno, found)
 }
 
 /// Writes a value into clusters of its own; the root of its tree.
