@@ -21,6 +21,7 @@ pub mod cpio;
 pub mod extents;
 pub mod fuzz;
 pub mod golden;
+pub mod grid;
 pub mod guest;
 pub mod kernel;
 pub mod manifest;

@@ -77,7 +77,7 @@ const ADDRESS_SPACE: u64 = 128 << 20;
 const SMALL: u64 = 8 << 30;
 
 /// `fsck.ocfs2`, for a small volume with little memory, where that can be had.
-fn fsck(image: &Path) -> Result<Command> {
+pub(crate) fn fsck(image: &Path) -> Result<Command> {
     let fsck = program("fsck.ocfs2")?;
     let small = std::fs::metadata(image).is_ok_and(|meta| meta.len() <= SMALL);
     let Some(prlimit) = place::program("prlimit").filter(|_| small) else {

@@ -1,0 +1,113 @@
+//! The grid of damage, a part of it: each kind of block of volumes full of files, lost in each way. One run
+//! of `fsck.cowfs -fy` leaves a clean volume, in its own eyes and in those of fsck.ocfs2, and every file whose
+//! own blocks were not hit is as it was. `damage-grid` plays the whole.
+#![allow(clippy::unwrap_used)] // A test may panic.
+
+use cowfs_tests::grid::{self, Harm, Report};
+use cowfs_tests::{need, oracle};
+
+/// Rows of which not every cell is clean yet.
+const LEFT: &[&str] = &[
+    "inode group",
+    "inode: bad_blocks",
+    "inode: extent_alloc",
+    "inode: global_bitmap",
+    "inode: global_inode_alloc",
+    "inode: heartbeat",
+    "inode: inode_alloc",
+    "inode: journal",
+    "inode: local quota file",
+    "inode: quota file",
+    "inode: slot_map",
+    "inode: system directory",
+    "inode: truncate_log",
+    "journal superblock",
+    "quota entries",
+    "quota header",
+    "quota tree",
+    "slot map",
+    "superblock",
+    "system directory block",
+];
+
+fn quiet(_: &Report) {}
+
+/// What must hold of any cell.
+fn ends(report: &Report, bad: &mut Vec<String>) {
+    for why in &report.ours.wrong {
+        if why.starts_with("PANIC") || why.starts_with("HANG") {
+            bad.push(format!("{}: {why}", report.cell.name()));
+        }
+    }
+}
+
+#[test]
+fn a_damaged_block_costs_what_was_in_it() {
+    need!(oracle::tools());
+    let mut bad = Vec::new();
+    let mut clean = 0;
+    for (name, step) in [("b4k-c4k-max", 5), ("b1k-c4k-default", 7)] {
+        let cells = grid::cells(grid::golden(name).unwrap(), 1, &Harm::ALL);
+        // Which cells fsck.ocfs2 judges does not depend on what is in them.
+        for judge in [false, true] {
+            let these: Vec<_> = (0..)
+                .zip(&cells)
+                .filter(|(number, _)| (number % step == 0) == judge)
+                .map(|(_, cell)| cell.clone())
+                .collect();
+            for report in grid::run(&these, 2, judge, false, &quiet) {
+                ends(&report, &mut bad);
+                let ours = &report.ours;
+                if LEFT.contains(&report.cell.kind()) {
+                    continue;
+                }
+                if !ours.is_clean() || !ours.keeps() {
+                    let (wrong, losses) = (&ours.wrong, &ours.losses);
+                    bad.push(format!("{}: {wrong:?} {losses:?}", report.cell.name()));
+                }
+                clean += 1;
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+    assert!(clean > 250, "only {clean} cells");
+}
+
+/// Many damaged blocks at once: whatever they are, the run ends.
+#[test]
+fn many_damaged_blocks_end_in_a_verdict() {
+    need!(oracle::tools());
+    let names = ["b4k-c4k-max", "b1k-c4k-default", "b2k-c8k-max"];
+    let subjects: Vec<_> = names
+        .iter()
+        .map(|name| grid::golden(name).unwrap())
+        .collect();
+    let cells = grid::seeds(&subjects, 1..60, 20);
+    let mut bad = Vec::new();
+    let reports = grid::run(&cells, 2, false, false, &quiet);
+    for report in &reports {
+        ends(report, &mut bad);
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+    assert!(reports.len() > 50);
+}
+
+/// Repairs that are stopped at any write, or by a power cut, and begun again end with the same bytes.
+#[test]
+fn a_repair_that_is_stopped_is_finished_by_the_next_run() {
+    need!(oracle::tools());
+    let subject = grid::golden("b1k-c4k-default").unwrap();
+    let harms = [Harm::Zeroed, Harm::Burst];
+    let mut cells = grid::cells(subject, 1, &harms);
+    cells.retain(|cell| !LEFT.contains(&cell.kind()));
+    let (mut repairs, mut ways) = (0, 0);
+    for cell in cells {
+        let tried = grid::stops(&cell, 4, 3).unwrap();
+        repairs += usize::from(tried > 0);
+        ways += tried;
+    }
+    assert!(
+        repairs >= 30 && ways > 300,
+        "{repairs} repairs, {ways} ways"
+    );
+}
