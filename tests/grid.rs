@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test may panic.
 
 use cowfs_tests::grid::{self, Harm, Report};
-use cowfs_tests::{need, oracle};
+use cowfs_tests::{Guest, Kernel, need, oracle};
 
 /// Rows of which not every cell is clean yet.
 const LEFT: &[&str] = &[
@@ -71,6 +71,24 @@ fn a_damaged_block_costs_what_was_in_it() {
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
     assert!(clean > 250, "only {clean} cells");
+}
+
+/// The driver mounts, reads, writes and unmounts what was repaired.
+#[test]
+fn the_driver_takes_what_was_repaired() {
+    need!(Guest::new(Kernel::V6_12));
+    let subject = grid::golden("b4k-c4k-max").unwrap();
+    let all = grid::cells(subject, 1, &[Harm::Zeroed, Harm::Garbage, Harm::Stale]);
+    let cells: Vec<_> = all
+        .into_iter()
+        .filter(|cell| !LEFT.contains(&cell.kind()))
+        .collect();
+    // One machine's disks, spread over all kinds.
+    let step = cells.len().div_ceil(grid::DISKS);
+    let cells: Vec<_> = cells.into_iter().step_by(step).collect();
+    let (tried, against) = grid::mounts(&cells, Kernel::V6_12).unwrap();
+    assert!(against.is_empty(), "{}", against.join("\n"));
+    assert!(tried > 15, "only {tried} volumes");
 }
 
 /// Many damaged blocks at once: whatever they are, the run ends.

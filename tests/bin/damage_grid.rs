@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use cowfs_tests::Kernel;
 use cowfs_tests::grid::{self, Cell, Harm, Page, Report, Subject, Tally};
 
 /// The volumes, when none is named.
@@ -59,6 +60,9 @@ struct Args {
     /// Instead of judging: stop each repair at every N-th write, and cut the power in N ways before each flush.
     #[arg(long, value_name = "N")]
     stops: Option<usize>,
+    /// Instead of judging: have the driver mount, read and write what was repaired, every N-th cell.
+    #[arg(long, value_name = "N")]
+    mounts: Option<usize>,
     /// Do not play: save the damaged image of the only cell.
     #[arg(long)]
     save: Option<PathBuf>,
@@ -183,6 +187,18 @@ fn run(args: &Args) -> Result<bool> {
     }
     if let Some(step) = args.stops {
         return Ok(stop(&cells, step, args.threads));
+    }
+    if let Some(step) = args.mounts {
+        let cells: Vec<Cell> = cells.into_iter().step_by(step).collect();
+        let (mut tried, mut against) = (0, 0);
+        for cells in cells.chunks(grid::DISKS) {
+            let (volumes, said) = grid::mounts(cells, Kernel::V6_12)?;
+            tried += volumes;
+            against += said.len();
+            said.iter().for_each(|line| println!("BAD {line}"));
+        }
+        println!("{tried} repaired volumes, {against} complaints of the driver");
+        return Ok(against == 0);
     }
     let done = AtomicUsize::new(0);
     let each = |report: &Report| {
