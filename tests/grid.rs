@@ -17,6 +17,8 @@ const LEFT: &[&str] = &[
     "inode: inode_alloc",
     "inode: journal",
     "inode: local quota file",
+    "local quota changes",
+    "local quota header",
     "inode: quota file",
     "inode: slot_map",
     "inode: system directory",

@@ -20,7 +20,7 @@ try() {
     DISK=/dev/vd$1
     mount_vol || return 1
     find $MNT -xdev -type f -exec cat {} + >/dev/null || { umount_vol; return 2; }
-    find $MNT -xdev | xargs -d '\n' ls -ld >/dev/null || { umount_vol; return 3; }
+    find $MNT -xdev -exec ls -ld {} + >/dev/null || { umount_vol; return 3; }
     mkdir $MNT/made-after && echo text >$MNT/made-after/file || { umount_vol; return 4; }
     rm -r $MNT/made-after && umount_vol || return 5
 }
