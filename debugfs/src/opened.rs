@@ -129,6 +129,21 @@ impl Open {
         } else {
             undo_log::writable(&path, undo)?
         };
+        Self::on_device(path, device, by, dry_run, err)
+    }
+
+    /// As [`Open::to_write`], on whatever device; `path` is what it is called.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn on_device(
+        path: PathBuf,
+        device: Box<dyn DeviceMut>,
+        by: Superblock,
+        dry_run: bool,
+        err: &mut dyn Write,
+    ) -> Result<Self> {
+        let place = || path.display().to_string();
         let mut volume = by.open(device).with_context(place)?;
         alone(&mut volume, "debugfs.cowfs", err).with_context(place)?;
         let recovered = volume.recover().with_context(place)?;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use anyhow::{Result, anyhow, bail};
 use cowfs_format::block::View;
-use cowfs_format::device::Device;
+use cowfs_format::device::{Device, DeviceMut};
 use cowfs_format::layout::FileType;
 use cowfs_format::read::inode::{self, Inode};
 use cowfs_format::toolkit::open;
@@ -122,6 +122,17 @@ impl Session {
     /// It cannot be opened.
     pub fn look(&mut self, path: PathBuf, device: Box<dyn Device>, by: Superblock) -> Result<()> {
         self.enter(Open::to_read(path, device, by)?);
+        Ok(())
+    }
+
+    /// Opens a volume for writing, on whatever device; `path` is what it is called.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn edit(&mut self, path: PathBuf, device: Box<dyn DeviceMut>) -> Result<()> {
+        let by = Superblock::default();
+        let open = Open::on_device(path, device, by, self.dry_run, &mut self.err)?;
+        self.enter(open);
         Ok(())
     }
 

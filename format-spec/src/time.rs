@@ -42,6 +42,43 @@ impl Utc {
         let second = self.0 % 86_400;
         (second / 3_600, second / 60 % 60, second % 60)
     }
+
+    /// Understands `2026-11-22`, `2026-11-22 21:52` and `2026-11-22 21:52:39`, also with a T between
+    /// date and clock and a Z behind it: from 1970 on.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_suffix('Z').unwrap_or(text);
+        let (date, clock) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
+        let numbers = |text: &str, sign| -> Option<Vec<u64>> {
+            let number = |part: &str| {
+                let digits = part.len() >= 2 && part.bytes().all(|b| b.is_ascii_digit());
+                digits.then(|| part.parse().ok())?
+            };
+            text.split(sign).map(number).collect()
+        };
+        let [year, month, day] = numbers(date, '-')?.try_into().ok()?;
+        let clock = numbers(clock, ':')?;
+        let (hour, minute, second) = match clock[..] {
+            [hour, minute] => (hour, minute, 0),
+            [hour, minute, second] => (hour, minute, second),
+            _ => return None,
+        };
+        if !(1970..10_000).contains(&year) || month > 12 || day > 31 {
+            return None;
+        }
+        if hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        // As in `date`: years from March on.
+        let years = if month <= 2 { year - 1 } else { year };
+        let march_month = (month + 9) % 12;
+        let days =
+            years * 365 + years / 4 - years / 100 + years / 400 + (153 * march_month + 2) / 5 + day;
+        let seconds = days.checked_sub(719_469)? * 86_400 + hour * 3_600 + minute * 60 + second;
+        // A day that is not in the calendar would be shown as another one.
+        let found = Self(seconds);
+        (found.date() == Some((year, month, day))).then_some(found)
+    }
 }
 
 impl fmt::Display for Utc {
@@ -75,6 +112,26 @@ mod tests {
             (u64::MAX, "18446744073709551615 seconds after 1970"),
         ] {
             assert_eq!(Utc(seconds).to_string(), text);
+            let parsed = Utc::parse(text).map(|time| time.0);
+            assert_eq!(parsed, (seconds < u64::MAX).then_some(seconds), "{text}");
+        }
+        let noon = Utc::parse("2000-02-29T12:00Z").unwrap();
+        assert_eq!(noon.0, 951_782_400 + 43_200);
+        for wrong in [
+            "",
+            "2026",
+            "2026-02-29",
+            "2026-13-01",
+            "2026-00-10",
+            "2026-01-00",
+            "1969-12-31",
+            "2026-01-01 24:00",
+            "2026-01-01 1",
+            "2026-01-01T00:00:00:00",
+            "2026-1-1",
+            "99999-01-01",
+        ] {
+            assert_eq!(Utc::parse(wrong), None, "{wrong}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use cowfs_format::device::DeviceMut;
 
 use crate::clone::CloneArgs;
 use crate::dedupe::DedupeArgs;
@@ -12,6 +13,7 @@ use crate::snap::{RestoreArgs, SnapArgs};
 use crate::unshare::UnshareArgs;
 use crate::usage::{DeltaArgs, DuArgs};
 use crate::vm::VmVerb;
+use crate::volume::Common;
 use crate::{clone, dedupe, demo, snap, unshare, usage};
 
 /// Clone, keep and deduplicate files copy-on-write on a volume that nobody has mounted
@@ -46,11 +48,13 @@ enum Verb {
     Clone(CloneArgs),
     /// Keep once what files hold twice
     ///
-    /// Looks for equal parts among the files: windows of 1 MiB that begin at multiples of 1 MiB in
-    /// their files, at the same place or another, and the shorter ends of files; so also for whole
-    /// files. What is equal, byte for byte, comes to share the clusters that most files map already.
-    /// The contents, times and quota of files stay as they are. Refcount trees are merged where that
-    /// is needed. No file comes to map a cluster twice: what a file holds twice by itself stays.
+    /// Looks for equal parts among the files: first windows of 1 MiB that begin at multiples of 1 MiB
+    /// in their files, and the shorter ends of files, so also for whole files; then runs of clusters
+    /// that begin anywhere. What is equal, byte for byte, comes to share the clusters that most files
+    /// map already. The contents, times and quota of files stay as they are. Refcount trees are merged
+    /// where that is needed. No file comes to map a cluster twice: what a file holds twice by itself
+    /// stays. Of more than 16 GiB of different data (with clusters of 4 KiB) only some clusters are
+    /// remembered, and short runs may be missed.
     Dedupe(DedupeArgs),
     /// Keep a file or tree as it is at this moment, read-only
     ///
@@ -101,8 +105,60 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+impl Verb {
+    /// What the verbs that write have in common.
+    const fn common(&self) -> Option<&Common> {
+        match self {
+            Self::Clone(args) => Some(&args.common),
+            Self::Dedupe(args) => Some(&args.common),
+            Self::Snap(args) => Some(&args.common),
+            Self::Restore(args) => Some(&args.common),
+            Self::Unshare(args) => Some(&args.common),
+            Self::Vm(verb) => verb.common(),
+            Self::Du(_) | Self::Delta(_) | Self::Demo(_) => None,
+        }
+    }
+
+    fn json(&self) -> bool {
+        match self {
+            Self::Du(args) => args.json,
+            Self::Delta(args) => args.json,
+            Self::Vm(VmVerb::Ls(args)) => args.json,
+            _ => self.common().is_some_and(|common| common.json),
+        }
+    }
+}
+
 /// Runs the program and tells its exit status.
 pub fn run<I, T>(args: I, out: &mut dyn Write, err: &mut dyn Write) -> u8
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    start(args, None, out, err)
+}
+
+/// Runs a verb that writes on a device, instead of opening the volume that the arguments name: for
+/// devices that fail.
+pub fn run_on<I, T>(
+    device: Box<dyn DeviceMut>,
+    args: I,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    start(args, Some(device), out, err)
+}
+
+fn start<I, T>(
+    args: I,
+    device: Option<Box<dyn DeviceMut>>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
@@ -116,23 +172,26 @@ where
             return u8::from(usage);
         }
     };
-    let (json, done) = match &cli.verb {
-        Verb::Clone(args) => (args.common.json, clone::run(args, out, err)),
-        Verb::Dedupe(args) => (args.common.json, dedupe::run(args, out, err)),
-        Verb::Snap(args) => (args.common.json, snap::snap(args, out, err)),
-        Verb::Restore(args) => (args.common.json, snap::restore(args, out, err)),
-        Verb::Du(args) => (args.json, usage::du(args, out, err)),
-        Verb::Delta(args) => (args.json, usage::delta(args, out)),
-        Verb::Vm(verb) => (verb.json(), verb.run(out, err)),
-        Verb::Unshare(args) => (args.common.json, unshare::run(args, out, err)),
-        Verb::Demo(args) => (false, demo::run(args, out)),
+    if let (Some(device), Some(common)) = (device, cli.verb.common()) {
+        common.given.replace(Some(device));
+    }
+    let done = match &cli.verb {
+        Verb::Clone(args) => clone::run(args, out, err),
+        Verb::Dedupe(args) => dedupe::run(args, out, err),
+        Verb::Snap(args) => snap::snap(args, out, err),
+        Verb::Restore(args) => snap::restore(args, out, err),
+        Verb::Du(args) => usage::du(args, out, err),
+        Verb::Delta(args) => usage::delta(args, out),
+        Verb::Vm(verb) => verb.run(out, err),
+        Verb::Unshare(args) => unshare::run(args, out, err),
+        Verb::Demo(args) => demo::run(args, out),
     };
     match done {
         Ok(()) => 0,
         Err(error) if is_broken_pipe(&error) => 0,
         Err(error) if error.is::<Told>() => 1,
         Err(error) => {
-            if json {
+            if cli.verb.json() {
                 let report = serde_json::json!({ "schema": 1, "error": format!("{error:#}") });
                 let _ = writeln!(out, "{report:#}");
             }

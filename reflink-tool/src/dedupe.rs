@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use cowfs_format::ops::dedupe::{self, Deduped, Tick};
+use cowfs_format::ops::dedupe::{self, Deduped, Limits, Tick};
 use cowfs_format::toolkit::progress::{Progress, Sink};
 use cowfs_format::toolkit::size::{parse_size, show_size};
 use cowfs_format::volume::scan::Scanner;
@@ -19,6 +20,12 @@ pub(crate) struct DedupeArgs {
     /// Leave out files that are smaller
     #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = size)]
     pub(crate) min_size: u64,
+    /// Share equal data that does not begin at a multiple of 1 MiB when so much of it lies together
+    #[arg(long, value_name = "SIZE", default_value = "16K", value_parser = size)]
+    pub(crate) min_run: u64,
+    /// Compare only what begins at multiples of 1 MiB of the files; reads less
+    #[arg(long, conflicts_with = "min_run")]
+    pub(crate) windows_only: bool,
     /// Threads that read and compare [default: one a processor]
     #[arg(short = 'j', long, value_name = "N")]
     pub(crate) threads: Option<usize>,
@@ -59,13 +66,26 @@ pub(crate) fn run(args: &DedupeArgs, out: &mut dyn Write, err: &mut dyn Write) -
     let volume = &mut opened.volume;
     let inodes = files_below(&scanner, volume.view(), &args.paths)?;
     let progress = Progress::start(Sink::for_terminal(args.common.quiet || args.common.json));
+    let pass = AtomicU64::new(0);
     let tick = |tick: Tick| match tick {
-        Tick::Pass(pass, total) => progress.pass(pass, total),
+        Tick::Pass(total) => progress.pass(pass.fetch_add(1, Ordering::Relaxed) + 1, total),
         Tick::Step(steps) => progress.step(steps),
     };
     let found = dedupe::find(&scanner, volume.view(), &inodes, args.min_size, &tick)?;
     let mut done = found.done;
-    let ended = dedupe::run(volume, &scanner, found, &mut done, &tick);
+    let mut ended = dedupe::run(volume, &scanner, found, &mut done, &tick);
+    if ended.is_ok() && !args.windows_only {
+        let limits = Limits {
+            least: args.min_run,
+            ..Limits::default()
+        };
+        let bounds = (args.min_size, limits);
+        let found = dedupe::find_runs(&scanner, volume.view(), &inodes, bounds, &tick);
+        ended = found.and_then(|found| {
+            done.read_bytes += found.done.read_bytes;
+            dedupe::run(volume, &scanner, found, &mut done, &tick)
+        });
+    }
     drop(progress);
     ended.with_context(|| match done.transactions {
         0 => "nothing was changed".to_owned(),

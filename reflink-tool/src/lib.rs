@@ -14,4 +14,4 @@ mod usage;
 mod vm;
 mod volume;
 
-pub use cli::{command, run};
+pub use cli::{command, run, run_on};

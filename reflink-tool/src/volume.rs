@@ -1,5 +1,6 @@
 //! What all verbs share: the volume, how it is opened, and how a result is told.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::Write;
@@ -41,6 +42,9 @@ pub(crate) struct Common {
     pub(crate) undo: Option<PathBuf>,
     /// The volume: an image file or block device that is not mounted
     pub(crate) volume: PathBuf,
+    /// A device that stands for it
+    #[arg(skip)]
+    pub(crate) given: RefCell<Option<Box<dyn DeviceMut>>>,
 }
 
 /// What a verb writes to.
@@ -56,7 +60,9 @@ pub(crate) struct Opened {
 impl Common {
     /// Opens the volume: for writing; for a dry run, with all writes kept in memory.
     pub(crate) fn open(&self, err: &mut dyn Write) -> Result<Opened> {
-        let device: Box<dyn DeviceMut> = if self.dry_run {
+        let device: Box<dyn DeviceMut> = if let Some(given) = self.given.take() {
+            given
+        } else if self.dry_run {
             Box::new(OverlayDevice::new(open::read_only(&self.volume)?))
         } else {
             undo::writable(&self.volume, self.undo.as_deref())?

@@ -1,13 +1,13 @@
 //! Deduplication.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cowfs_format::device::{FaultDevice, MemDevice};
 use cowfs_format::layout::RoCompat;
 use cowfs_format::ops::dedupe;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::scan::Scanner;
-use cowfs_tests::session::{Session as _, find, pattern, writable};
+use cowfs_tests::session::{Session as _, contents, find, pattern, writable};
 use mkfs_cowfs::Options;
 use proptest::prelude::*;
 
@@ -185,11 +185,119 @@ proptest! {
         }
         });
         let before = image.contents();
-        image.json("dedupe --min-size 1 -j 2", &["/"]);
+        image.json("dedupe --windows-only --min-size 1 -j 2", &["/"]);
         prop_assert!(image.contents() == before);
         image.is_sound("after");
         let kept = counted_right(image.volume().view(), "after");
         prop_assert_eq!(kept, stored(&files, usize::try_from(cluster).unwrap()));
+    }
+}
+
+/// What stands at other places in another file is found by the cluster, and no further.
+#[test]
+fn equal_runs_are_found_at_any_cluster() {
+    for cluster in [4096_usize, 16384] {
+        let name = format!("clusters of {cluster}");
+        let of = |count: usize, seed| pattern(count * cluster, seed);
+        let (size, tail) = (u32::try_from(cluster).unwrap(), pattern(3000, 4));
+        let a = [of(700, 1), tail.clone()].concat();
+        let b = [of(5, 2), a.clone()].concat();
+        // A part of it between other things; too short a part; and one that begins within a cluster.
+        let c = [of(3, 3), a[100 * cluster..150 * cluster].to_vec(), of(2, 4)].concat();
+        let least = (16_384 / cluster).max(1);
+        let short = [
+            of(1, 5),
+            a[10 * cluster..(10 + least - 1) * cluster].to_vec(),
+            of(1, 6),
+        ]
+        .concat();
+        let odd = [vec![7; 100], a.clone()].concat();
+        // Many clusters of one byte are nothing to go by, but belong to what they lie in.
+        let zeros = vec![0; 40 * cluster];
+        let d = [of(9, 7), zeros.clone(), of(9, 8)].concat();
+        let e = [of(2, 9), d.clone()].concat();
+        let files = [a, b, c, short, odd, d, e, [of(1, 10), zeros].concat()];
+        let image = Image::new(96, &options(4096, size), |volume| {
+            for (n, bytes) in files.iter().enumerate() {
+                volume.write(&format!("{n}"), bytes).unwrap();
+            }
+            volume.reflink("2", "clone of 2").unwrap();
+        });
+        let before = image.contents();
+        let whole = image.json("dedupe -n --windows-only", &["/"]);
+        assert_eq!(whole["freed_bytes"], 0, "{name}: {whole}");
+        let planned = image.json("dedupe -n", &["/"]);
+        let done = image.json("dedupe -j 2", &["/"]);
+        assert_eq!(done["freed_bytes"], planned["freed_bytes"], "{name}");
+        // All of a, its end included; 50 clusters; and d. `pattern` repeats nothing.
+        let freed = (701 + 50 + 58) * cluster;
+        assert_eq!(done["freed_bytes"], freed, "{name}: {done}");
+        assert!(image.contents() == before, "{name}");
+        image.is_sound(&name);
+        let again = image.json("dedupe", &["/"]);
+        let nothing = (&again["shared_bytes"], &again["transactions"]);
+        assert_eq!(nothing, (&0.into(), &0.into()), "{name}: {again}");
+        // They are apart when one is written.
+        let mut volume = writable(&image.path);
+        volume.overwrite("0", 300 * cluster as u64, b"new").unwrap();
+        volume
+            .overwrite("clone of 2", 5 * cluster as u64, b"new")
+            .unwrap();
+        assert!(contents(&volume, "1") == files[1] && contents(&volume, "2") == files[2]);
+        drop(volume);
+        image.is_sound(&name);
+    }
+}
+
+/// Clusters of files, by what they hold; equal numbers hold the same bytes.
+fn puzzle() -> impl Strategy<Value = Vec<Vec<u64>>> {
+    let piece = prop_oneof![
+        4 => (1u64..60, 1u64..20).prop_map(|(first, count)| (first..first + count).collect::<Vec<_>>()),
+        1 => (100u64..110, 1usize..6).prop_map(|(one, count)| vec![one; count]),
+    ];
+    let file = prop::collection::vec(piece, 1..5).prop_map(|pieces| pieces.concat());
+    prop::collection::vec(file, 2..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 60, ..ProptestConfig::default() })]
+    /// Whatever files are put together of: their contents stay, no file maps a cluster twice, and
+    /// what is freed is what is not stored any more.
+    #[test]
+    fn runs_are_shared_without_harm(files in puzzle(), clone in any::<usize>()) {
+        let image = Image::new(32, &options(4096, 4096), |volume| {
+            for (n, clusters) in files.iter().enumerate() {
+                let bytes: Vec<u8> = clusters.iter().flat_map(|seed| pattern(4096, *seed)).collect();
+                volume.write(&format!("{n}"), &bytes).unwrap();
+            }
+            volume.reflink(&format!("{}", clone % files.len()), "clone").unwrap();
+        });
+        let before = image.contents();
+        let stored = counted_right(image.volume().view(), "before");
+        let done = image.json("dedupe --min-run 1 --min-size 1", &["/"]);
+        prop_assert!(image.contents() == before);
+        image.is_sound("after");
+        let kept = counted_right(image.volume().view(), "after");
+        prop_assert_eq!(done["freed_bytes"].as_u64(), Some(((stored - kept) * 4096) as u64));
+        // Of each cluster at least as many copies as the file has that has it most often.
+        let mut least: HashMap<u64, usize> = HashMap::new();
+        for file in &files {
+            for seed in file {
+                let count = file.iter().filter(|other| *other == seed).count();
+                let most = least.entry(*seed).or_default();
+                *most = (*most).max(count);
+            }
+        }
+        let least: usize = least.values().sum();
+        prop_assert!(kept >= least, "{} < {}", kept, least);
+        // Two files of which neither has anything twice: no more than that.
+        let plain = |file: &Vec<u64>| {
+            let different: BTreeSet<&u64> = file.iter().collect();
+            different.len() == file.len()
+        };
+        if files.len() == 2 && files.iter().all(plain) {
+            prop_assert_eq!(kept, least);
+        }
     }
 }
 

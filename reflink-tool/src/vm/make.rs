@@ -1,6 +1,6 @@
 //! The verbs that write: clones, templates, snapshots and back, removal.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::snap::Removal;
 use crate::vm::config::Config;
+use crate::vm::fresh::Fresh;
 use crate::vm::machine::{
     CONFIG, DISKS, Layout, Machine, Repository, SNAPSHOTS, lookup, names, read_config,
 };
@@ -158,6 +159,13 @@ pub(crate) fn clone(
         bail!("{}: a {what} of that name exists", args.name);
     }
     let layout = repository.layout;
+    let mut fresh = Fresh::new(&[
+        &view.info().uuid,
+        machine.pool.as_bytes(),
+        machine.directory_name().as_bytes(),
+        args.name.as_bytes(),
+        &[u8::from(template)],
+    ]);
     let pool = if template {
         layout.templates()
     } else {
@@ -166,7 +174,7 @@ pub(crate) fn clone(
     let pool_inode = repository.pool(view, pool)?;
     let directory = match layout {
         Layout::Two => args.name.clone(),
-        Layout::Three => new_id(if template { "14" } else { "06" })?,
+        Layout::Three => fresh.id(if template { "14" } else { "06" })?,
     };
     // Where each disk goes, and what the configuration calls it then.
     let mut config = machine.config.clone();
@@ -179,7 +187,7 @@ pub(crate) fn clone(
             let extension = file
                 .rsplit_once('.')
                 .map_or("img", |(_, extension)| extension);
-            let name = format!("{}.{extension}", new_id("12")?);
+            let name = format!("{}.{extension}", fresh.id("12")?);
             let path = format!("{DISKS}/{name}");
             let directory = place.directory;
             let name = name.into_bytes();
@@ -199,6 +207,7 @@ pub(crate) fn clone(
         &args.name,
         (pool, &directory),
         template,
+        &mut fresh,
     )?;
     let children: Vec<(Vec<u8>, BlockNo)> = names(view, machine.directory)?
         .into_iter()
@@ -250,6 +259,7 @@ fn rewrite(
     name: &str,
     (pool, directory): (&str, &str),
     template: bool,
+    fresh: &mut Fresh,
 ) -> Result<()> {
     let old = format!("/{}/{}/", machine.pool, machine.directory_name());
     let new = format!("/{pool}/{directory}/");
@@ -266,7 +276,11 @@ fn rewrite(
     }
     for literal in vifs {
         let text = literal.text().unwrap_or_default();
-        let mac = if template { None } else { Some(new_mac(text)?) };
+        let mac = if template {
+            None
+        } else {
+            Some(fresh.mac(text)?)
+        };
         let mut parts: Vec<String> = mac.map(|mac| format!("mac={mac}")).into_iter().collect();
         let others = text.split(',').map(str::trim);
         parts.extend(
@@ -277,7 +291,7 @@ fn rewrite(
         config.replace(&literal, &parts.join(","));
     }
     let dashes = config.text("uuid").is_none_or(|uuid| uuid.contains('-'));
-    config.set("uuid", &new_uuid(dashes)?);
+    config.set("uuid", &fresh.uuid(dashes)?);
     if config.get("OVM_simple_name").is_some()
         || machine.name() != config.text("name").unwrap_or_default()
     {
@@ -287,57 +301,6 @@ fn rewrite(
         config.set("name", name);
     }
     Ok(())
-}
-
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .context("/dev/urandom")?;
-    Ok(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// An identifier as the manager makes them; `kind` is that of the object.
-fn new_id(kind: &str) -> Result<String> {
-    Ok(format!("0004fb0000{kind}0000{}", hex(&random::<8>()?)))
-}
-
-/// A random UUID, with dashes or without.
-fn new_uuid(dashes: bool) -> Result<String> {
-    let mut bytes = random::<16>()?;
-    bytes[6] = bytes[6] & 0x0F | 0x40;
-    bytes[8] = bytes[8] & 0x3F | 0x80;
-    let digits = hex(&bytes);
-    if !dashes {
-        return Ok(digits);
-    }
-    let parts = [0..8, 8..12, 12..16, 16..20, 20..32];
-    let parts: Vec<&str> = parts
-        .into_iter()
-        .filter_map(|part| digits.get(part))
-        .collect();
-    Ok(parts.join("-"))
-}
-
-/// A MAC address of the same maker as the one of an interface; of Xen's when it has none.
-fn new_mac(vif: &str) -> Result<String> {
-    let old = vif
-        .split(',')
-        .find_map(|part| part.trim().strip_prefix("mac="));
-    let maker = old.and_then(|mac| mac.get(..8)).filter(|maker| {
-        maker
-            .split(':')
-            .all(|byte| byte.len() == 2 && u8::from_str_radix(byte, 16).is_ok())
-    });
-    let own: Vec<String> = random::<3>()?
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Ok(format!("{}:{}", maker.unwrap_or("00:16:3e"), own.join(":")))
 }
 
 pub(crate) fn snap(args: &SnapshotArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<()> {

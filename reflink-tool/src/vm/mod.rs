@@ -2,6 +2,7 @@
 //! configuration in one transaction.
 
 mod config;
+mod fresh;
 mod list;
 mod machine;
 mod make;
@@ -22,7 +23,8 @@ pub(crate) enum VmVerb {
     /// Clone a machine or template to a new machine
     ///
     /// The new machine has clones of the disks, and a configuration with a name, UUID, MAC addresses
-    /// and paths of its own.
+    /// and paths of its own. They are random, unless SOURCE_DATE_EPOCH is in the environment: then the
+    /// same clone of the same machine is the same, bit for bit.
     Clone(MakeArgs),
     /// Clone a machine to a template, which has no MAC addresses
     Template(MakeArgs),
@@ -95,12 +97,12 @@ pub(crate) struct RemoveArgs {
 }
 
 impl VmVerb {
-    pub(crate) const fn json(&self) -> bool {
+    pub(crate) const fn common(&self) -> Option<&Common> {
         match self {
-            Self::Ls(args) => args.json,
-            Self::Clone(args) | Self::Template(args) => args.common.json,
-            Self::Snap(args) | Self::Rollback(args) => args.common.json,
-            Self::Rm(args) => args.common.json,
+            Self::Ls(_) => None,
+            Self::Clone(args) | Self::Template(args) => Some(&args.common),
+            Self::Snap(args) | Self::Rollback(args) => Some(&args.common),
+            Self::Rm(args) => Some(&args.common),
         }
     }
 

@@ -8,9 +8,11 @@ use cowfs_format::layout::FileType;
 use cowfs_format::ops::{self, Change};
 use cowfs_format::read::acl::{self, AclTag};
 use cowfs_format::read::inode;
+use cowfs_format::time::Utc;
 use cowfs_format::txn::{Timestamp, Txn};
 use cowfs_format::units::BlockNo;
 
+use super::below::each_below;
 use super::mode::Mode;
 use super::names::make;
 use super::{
@@ -19,30 +21,35 @@ use super::{
 };
 use crate::schema;
 use crate::session::Session;
-use crate::table::{Args, Command, Count, FILE, OperandKind, flag, operand};
+use crate::table::{Args, Command, Count, FILE, OperandKind, Opt, flag, operand};
 use crate::words;
+
+const RECURSIVE: Opt = flag('R', "recursive", "change all that is below as well");
 
 pub(in crate::commands) const COMMANDS: &[Command] = &[
     command(
         "chmod",
-        &[],
+        &[RECURSIVE],
         &[word("MODE"), FILES],
         (
             "Changes the permission bits of files.",
             "MODE is octal, or symbolic as with chmod(1): u+x,go-w,a=rX. Without ugoa a change is for \
-             all. An access ACL follows, as on a mounted volume.",
+             all. An access ACL follows, as on a mounted volume. With -R symbolic links are left out, \
+             and a large tree takes several transactions, each of which leaves a sound volume.",
         ),
         schema::of::<AllAltered>,
         chmod,
     ),
     command(
         "chown",
-        &[],
+        &[RECURSIVE],
         &[word("UID:GID"), FILES],
         (
             "Changes the owner and group of files.",
             "They are numbers; UID, UID: and :GID leave the other one as it is. Set-ID bits and \
-             capabilities of files go, and quota moves, as on a mounted volume.",
+             capabilities of files go, and quota moves, as on a mounted volume. With -R symbolic links \
+             are changed themselves, and a large tree takes several transactions, each of which leaves \
+             a sound volume.",
         ),
         schema::of::<AllAltered>,
         chown,
@@ -56,8 +63,9 @@ pub(in crate::commands) const COMMANDS: &[Command] = &[
             value(
                 'd',
                 "date",
-                "SECONDS",
-                "since 1970, with a fraction, in place of now",
+                "TIME",
+                "in place of now: seconds since 1970, or YYYY-MM-DD[THH:MM[:SS]] in UTC; the seconds \
+                 may have a fraction",
             ),
         ],
         &[FILES],
@@ -127,19 +135,24 @@ pub(in crate::commands) const COMMANDS: &[Command] = &[
 fn chmod(session: &mut Session, args: &Args) -> Said {
     let mode = Mode::parse(text_of(args, 0)?)?;
     let files = args.all().get(1..).unwrap_or_default();
-    each(session, files, |txn, base, spec| {
-        let blkno = find(txn, base, spec)?;
-        let inode = inode::read(txn.view(), blkno)?;
-        let old = inode.i_mode.get();
-        if inode.file_type() == Some(FileType::Symlink) {
-            bail!("{}: symbolic links have no mode", words::quoted(spec));
-        }
-        drop(inode);
+    let change = |txn: &mut Txn<'_>, blkno| -> Result<()> {
+        let old = inode::read(txn.view(), blkno)?.i_mode.get();
         let wanted = Change {
             mode: Some(mode.applied(old) & 0o7777),
             ..Change::default()
         };
-        ops::change(txn, blkno, &wanted, Timestamp::now())?;
+        Ok(ops::change(txn, blkno, &wanted, Timestamp::now())?)
+    };
+    if args.has('R') {
+        let kinds = |kind| kind != Some(FileType::Symlink);
+        return each_below(session, files, kinds, change);
+    }
+    each(session, files, |txn, base, spec| {
+        let blkno = find(txn, base, spec)?;
+        if inode::read(txn.view(), blkno)?.file_type() == Some(FileType::Symlink) {
+            bail!("{}: symbolic links have no mode", words::quoted(spec));
+        }
+        change(txn, blkno)?;
         Ok(blkno)
     })
 }
@@ -166,19 +179,31 @@ fn chown(session: &mut Session, args: &Args) -> Said {
         ..Change::default()
     };
     let files = args.all().get(1..).unwrap_or_default();
+    let change = |txn: &mut Txn<'_>, blkno| -> Result<()> {
+        Ok(ops::change(txn, blkno, &wanted, Timestamp::now())?)
+    };
+    if args.has('R') {
+        return each_below(session, files, |_| true, change);
+    }
     each(session, files, |txn, base, spec| {
         let blkno = find(txn, base, spec)?;
-        ops::change(txn, blkno, &wanted, Timestamp::now())?;
+        change(txn, blkno)?;
         Ok(blkno)
     })
 }
 
-/// Seconds since 1970, perhaps with a fraction.
+/// Seconds since 1970 or a date in UTC, perhaps with a fraction.
 fn time_of(word: &str) -> Result<Timestamp> {
-    let wrong = || format!("\"{word}\" is no number of seconds since 1970");
-    let (seconds, fraction) = word.split_once('.').unwrap_or((word, "0"));
+    let wrong =
+        || format!("\"{word}\" is no time; 1767225600.5 and 2026-01-01T00:00:00.5 are times");
+    let (whole, fraction) = word.split_once('.').unwrap_or((word, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    if !digits(seconds) || !digits(fraction) {
+    let seconds = match Utc::parse(whole) {
+        Some(time) => time.0,
+        None if digits(whole) => whole.parse().with_context(wrong)?,
+        None => bail!(wrong()),
+    };
+    if !digits(fraction) {
         bail!(wrong());
     }
     let nine: String = fraction
@@ -187,7 +212,7 @@ fn time_of(word: &str) -> Result<Timestamp> {
         .take(9)
         .collect();
     Ok(Timestamp {
-        seconds: seconds.parse().with_context(wrong)?,
+        seconds,
         nanos: nine.parse().with_context(wrong)?,
     })
 }

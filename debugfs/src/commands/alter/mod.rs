@@ -1,6 +1,7 @@
 //! Commands that change the volume (`-w`). Each is one transaction: all of it or nothing.
 
 pub(super) mod attributes;
+mod below;
 pub(super) mod content;
 pub(super) mod group;
 mod mode;
@@ -28,6 +29,10 @@ use crate::words;
 
 /// What a command gives.
 type Said = Result<Option<Box<dyn Report>>>;
+
+/// Blocks of one transaction of a change that may take many: an eighth of the smallest journal of
+/// 4 KiB blocks.
+const HELD: usize = 128;
 
 /// A file inside the volume that need not exist yet.
 const NEW: Operand = operand("NEW", OperandKind::File, Count::One);
@@ -96,10 +101,21 @@ impl Text for Altered {
 /// What a command did to several files.
 #[derive(JsonSchema, Serialize)]
 struct AllAltered {
-    /// The inodes that were changed, in the order of the operands.
+    /// The inodes of the operands, in their order.
     inodes: Vec<u64>,
     #[serde(flatten)]
+    below: Option<Below>,
+    #[serde(flatten)]
     outcome: Outcome,
+}
+
+/// What a command did to whole trees.
+#[derive(JsonSchema, Serialize)]
+struct Below {
+    /// How many inodes were changed, those of the operands and all below them.
+    changed: u64,
+    /// Transactions that it took.
+    transactions: u64,
 }
 
 impl Text for AllAltered {
@@ -107,6 +123,9 @@ impl Text for AllAltered {
         let inodes: Vec<String> = self.inodes.iter().map(u64::to_string).collect();
         let s = if inodes.len() == 1 { "" } else { "s" };
         let note = self.outcome.note();
+        if let Some(below) = &self.below {
+            return writeln!(page, "\tInodes changed: {}{note}", below.changed);
+        }
         writeln!(page, "\tInode{s}: {}{note}", inodes.join(" "))
     }
 }
@@ -141,7 +160,12 @@ fn each(
         let all = specs.iter().map(|spec| Ok(change(txn, base, spec)?.0));
         all.collect::<Result<Vec<u64>>>()
     })?;
-    Ok(Some(Box::new(AllAltered { inodes, outcome })))
+    let below = None;
+    Ok(Some(Box::new(AllAltered {
+        inodes,
+        below,
+        outcome,
+    })))
 }
 
 /// The inode that a file specification names, as the transaction has it.

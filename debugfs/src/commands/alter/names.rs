@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::mode::Mode;
 use super::{
-    AllAltered, Altered, FILES, NEW, Said, command, each, entry, find, is_directory, named, one,
-    place, put_to, text, text_of, value, word,
+    AllAltered, Altered, FILES, HELD, NEW, Said, command, each, entry, find, is_directory, named,
+    one, place, put_to, text, text_of, value, word,
 };
 use crate::report::{Page, Text};
 use crate::schema;
@@ -273,9 +273,6 @@ impl Text for Removed {
         )
     }
 }
-
-/// Blocks of one transaction of `rm -r`: an eighth of the smallest journal of 4 KiB blocks.
-const HELD: usize = 128;
 
 fn remove(session: &mut Session, args: &Args) -> Said {
     let base = session.base();

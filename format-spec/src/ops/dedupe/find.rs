@@ -13,7 +13,7 @@ use crate::units::{BlockNo, ClusterNo, Geometry, low32};
 use crate::volume::scan::Scanner;
 
 /// Bytes read at a time.
-const STEP: u64 = 64 << 10;
+pub(super) const STEP: u64 = 64 << 10;
 /// Rounds in which windows whose sums agree but whose bytes do not are compared with others.
 const ROUNDS: usize = 8;
 
@@ -23,7 +23,8 @@ pub(super) struct Candidate {
     pub(super) inode: BlockNo,
     pub(super) tree: Option<BlockNo>,
     pub(super) extents: Vec<Extent>,
-    end: u32,
+    /// Clusters up to the end of the file.
+    pub(super) end: u32,
 }
 
 /// A part of a window: data that lies in one piece.
@@ -75,11 +76,13 @@ impl Stored {
     }
 }
 
-/// What was found: the files, and the stored windows whose bytes are the same, group by group.
+/// What was found: the files, and what is stored and whose bytes are the same, group by group.
 #[derive(Debug)]
 pub struct Found {
     pub(super) files: Vec<Candidate>,
     pub(super) equal: Vec<Vec<Stored>>,
+    /// The first of each group stays where it is; otherwise that is to be decided.
+    pub(super) first_stays: bool,
     /// What is known before anything is shared.
     pub done: Deduped,
 }
@@ -97,6 +100,33 @@ pub fn find(
     tick: Ticker<'_>,
 ) -> Result<Found> {
     let mut done = Deduped::default();
+    let files = files(scanner, view, inodes, min_size, &mut done)?;
+    let mut stored = windows(*view.geo(), &files, &mut done);
+    // Blocks that lie side by side are read one after the other.
+    stored.sort_by_key(|stored| stored.pieces.first().map(|piece| piece.first));
+    let search = Search {
+        view,
+        scanner,
+        tick,
+        read: 0,
+    };
+    let equal = search.equal(stored, &mut done)?;
+    Ok(Found {
+        files,
+        equal,
+        first_stays: false,
+        done,
+    })
+}
+
+/// What is to be known of files; those that take no part are left out.
+pub(super) fn files(
+    scanner: &Scanner,
+    view: View<'_>,
+    inodes: &[BlockNo],
+    min_size: u64,
+    done: &mut Deduped,
+) -> Result<Vec<Candidate>> {
     let mut files = Vec::new();
     let mut failed = None;
     let mut known = HashSet::new();
@@ -116,17 +146,7 @@ pub fn find(
         return Err(error);
     }
     done.files = files.len() as u64;
-    let mut stored = windows(*view.geo(), &files, &mut done);
-    // Blocks that lie side by side are read one after the other.
-    stored.sort_by_key(|stored| stored.pieces.first().map(|piece| piece.first));
-    let search = Search {
-        view,
-        scanner,
-        tick,
-        read: 0,
-    };
-    let equal = search.equal(stored, &mut done)?;
-    Ok(Found { files, equal, done })
+    Ok(files)
 }
 
 /// What is to be known of a file, if it takes part.
@@ -251,12 +271,12 @@ impl<'p> Blocks<'p> {
 /// A sum of bytes: four words at a time, each in a state of its own. It only tells what is worth
 /// comparing.
 #[derive(Clone, Copy)]
-struct Sum([u64; 4]);
+pub(super) struct Sum([u64; 4]);
 
 impl Sum {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
 
-    const fn new(seed: u64) -> Self {
+    pub(super) const fn new(seed: u64) -> Self {
         Self([seed, seed ^ Self::ODD, seed.rotate_left(21), !seed])
     }
 
@@ -264,7 +284,7 @@ impl Sum {
         (state ^ word).wrapping_mul(Self::ODD).rotate_left(29)
     }
 
-    fn add(&mut self, bytes: &[u8]) {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
         let (steps, _) = bytes.as_chunks::<32>();
         let [mut a, mut b, mut c, mut d] = self.0;
         for step in steps {
@@ -277,7 +297,7 @@ impl Sum {
         self.0 = [a, b, c, d];
     }
 
-    fn end(self) -> u64 {
+    pub(super) fn end(self) -> u64 {
         self.0.into_iter().fold(0, |all, state| {
             let all = Self::mix(all, state);
             all ^ (all >> 32)
@@ -295,8 +315,8 @@ struct Search<'s, 'v> {
 impl Search<'_, '_> {
     fn equal(mut self, stored: Vec<Stored>, done: &mut Deduped) -> Result<Vec<Vec<Stored>>> {
         let all: Vec<usize> = (0..stored.len()).collect();
-        (self.tick)(Tick::Pass(1, all.len() as u64));
-        let samples = self.each(&all, |at| self.sample(&stored[at]))?;
+        (self.tick)(Tick::Pass(all.len() as u64));
+        let samples = each(self.scanner, self.tick, &all, |at| self.sample(&stored[at]))?;
         let alike = groups(&all, &samples);
         // Two that look alike are compared at once; where there are more, a sum of all their bytes
         // tells which to compare.
@@ -306,14 +326,14 @@ impl Search<'_, '_> {
             .flatten()
             .copied()
             .collect();
-        (self.tick)(Tick::Pass(2, many.len() as u64));
-        let sums = self.each(&many, |at| self.sum(&stored[at]))?;
+        (self.tick)(Tick::Pass(many.len() as u64));
+        let sums = each(self.scanner, self.tick, &many, |at| self.sum(&stored[at]))?;
         self.read += many.iter().map(|at| stored[*at].clusters()).sum::<u64>();
         let pairs = alike.into_iter().filter(|group| group.len() == 2);
         let mut open: Vec<Vec<usize>> = groups(&many, &sums).into_iter().chain(pairs).collect();
         open.sort_unstable();
         let total: usize = open.iter().map(|group| group.len() - 1).sum();
-        (self.tick)(Tick::Pass(3, total as u64));
+        (self.tick)(Tick::Pass(total as u64));
         let mut classes: Vec<Vec<usize>> = Vec::new();
         for _ in 0..ROUNDS {
             let tries: Vec<(usize, usize)> = (open.iter())
@@ -322,7 +342,9 @@ impl Search<'_, '_> {
             if tries.is_empty() {
                 break;
             }
-            let same = self.each(&tries, |(a, b)| self.same(&stored[a], &stored[b]))?;
+            let same = each(self.scanner, self.tick, &tries, |(a, b)| {
+                self.same(&stored[a], &stored[b])
+            })?;
             self.read += tries
                 .iter()
                 .map(|(_, b)| 2 * stored[*b].clusters())
@@ -362,33 +384,6 @@ impl Search<'_, '_> {
                 .min()
         });
         Ok(equal)
-    }
-
-    /// What `work` makes of each item, in their order.
-    fn each<I: Copy + Sync, T: Send>(
-        &self,
-        items: &[I],
-        work: impl Fn(I) -> Result<T> + Sync,
-    ) -> Result<Vec<T>> {
-        let mut found = Vec::with_capacity(items.len());
-        let mut failed = None;
-        let step = |item: &I| {
-            let made = work(*item);
-            (self.tick)(Tick::Step(1));
-            made
-        };
-        self.scanner.run(items, step, |made| match made {
-            Ok(made) => found.push(made),
-            Err(error) => failed = failed.take().or(Some(error)),
-        });
-        match failed {
-            Some(error) => Err(error),
-            None if found.len() < items.len() => {
-                let what = "stopped".to_owned();
-                Err(crate::error::Error::Input { what })
-            }
-            None => Ok(found),
-        }
     }
 
     /// A number that windows of the same bytes have in common, from three of their blocks.
@@ -461,6 +456,34 @@ impl Search<'_, '_> {
                 return Ok(false);
             }
         }
+    }
+}
+
+/// What `work` makes of each item, in their order.
+pub(super) fn each<I: Copy + Sync, T: Send>(
+    scanner: &Scanner,
+    tick: Ticker<'_>,
+    items: &[I],
+    work: impl Fn(I) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let mut found = Vec::with_capacity(items.len());
+    let mut failed = None;
+    let step = |item: &I| {
+        let made = work(*item);
+        tick(Tick::Step(1));
+        made
+    };
+    scanner.run(items, step, |made| match made {
+        Ok(made) => found.push(made),
+        Err(error) => failed = failed.take().or(Some(error)),
+    });
+    match failed {
+        Some(error) => Err(error),
+        None if found.len() < items.len() => {
+            let what = "stopped".to_owned();
+            Err(crate::error::Error::Input { what })
+        }
+        None => Ok(found),
     }
 }
 

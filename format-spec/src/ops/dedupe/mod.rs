@@ -7,8 +7,13 @@
 //! window by window, and so are equal parts of files that stand at multiples of 1 MiB, at the same
 //! place or another. Holes and space that was never written hold nothing and stay as they are.
 //!
+//! What equal windows do not have in common, *runs* of clusters may: data that was moved within a
+//! file, files put together of others. They are looked for after the windows were shared, in what is
+//! then still stored, at any cluster of the files.
+//!
 //! [`find`] reads: a sample of each window, all of those whose samples agree, and once more what is
-//! to be shared, byte for byte; nothing rests on a sum. `plan` decides what comes to lie where: the
+//! to be shared, byte for byte; nothing rests on a sum. [`find_runs`] reads each cluster once for its
+//! sum, and compares what is to be shared in the same way. `plan` decides what comes to lie where: the
 //! copy that most files map already stays, and no inode maps a cluster twice (fsck.ocfs2 dies of
 //! that). What would free nothing, because others outside of the files looked at map it too, stays.
 //! [`run`] shares, in one transaction if it fits the journal, else in several; each leaves a sound
@@ -17,9 +22,12 @@
 
 mod find;
 mod plan;
+mod ranges;
+mod runs;
 mod share;
 
 pub use find::{Found, find};
+pub use runs::{Limits, find_runs};
 
 use crate::device::DeviceMut;
 use crate::error::{Error, Result};
@@ -33,7 +41,7 @@ pub const WINDOW: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tick {
     /// The next pass begins, and has so many steps.
-    Pass(u64, u64),
+    Pass(u64),
     /// So many steps more are done.
     Step(u64),
 }
@@ -81,7 +89,7 @@ pub fn run<D: DeviceMut>(
     tick: Ticker<'_>,
 ) -> Result<()> {
     let mut sharing = share::Sharing::new(plan::plan(volume.view(), found, done)?);
-    tick(Tick::Pass(4, sharing.moves() as u64));
+    tick(Tick::Pass(sharing.moves() as u64));
     // At most so many moves in one transaction; fewer when they turn out to be too large.
     let mut most = usize::MAX;
     while !sharing.is_done() {

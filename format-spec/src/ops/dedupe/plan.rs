@@ -1,13 +1,14 @@
 //! Which window comes to share the clusters of which other one.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use crate::block::View;
 use crate::error::Result;
 use crate::layout::RefcountRec;
 use crate::ops::dedupe::Deduped;
 use crate::ops::dedupe::find::{Candidate, Found, Piece, Stored, Window};
+use crate::ops::dedupe::ranges::Ranges;
 use crate::read::extent::Extent;
 use crate::read::refcount;
 use crate::units::{BlockNo, Geometry, low32};
@@ -39,7 +40,12 @@ pub(super) struct Plan {
 /// # Errors
 /// A refcount tree cannot be read.
 pub(super) fn plan(view: View<'_>, found: Found, done: &mut Deduped) -> Result<Plan> {
-    let Found { files, equal, .. } = found;
+    let Found {
+        files,
+        equal,
+        first_stays,
+        ..
+    } = found;
     let mut members: HashMap<BlockNo, Vec<BlockNo>> = HashMap::new();
     for file in &files {
         if let Some(tree) = file.tree {
@@ -52,13 +58,16 @@ pub(super) fn plan(view: View<'_>, found: Found, done: &mut Deduped) -> Result<P
     };
     let mut mapped: HashMap<usize, Ranges> = HashMap::new();
     let mut moves = Vec::new();
+    let left = done.left_bytes;
     for class in equal {
         let mut ranked = Vec::with_capacity(class.len());
         for stored in class {
             let count = counts.of_stored(&files, &stored)?;
             ranked.push((Reverse(count), stored.windows.first().copied(), stored));
         }
-        ranked.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        if !first_stays {
+            ranked.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        }
         let class: Vec<Stored> = ranked.into_iter().map(|(_, _, stored)| stored).collect();
         // Those that stay, with a window that maps them; and where each file goes on to look.
         let mut staying: Vec<(usize, Window)> = Vec::new();
@@ -72,7 +81,7 @@ pub(super) fn plan(view: View<'_>, found: Found, done: &mut Deduped) -> Result<P
                 let geo = *view.geo();
                 let ranges = mapped
                     .entry(window.file)
-                    .or_insert_with(|| Ranges::of(geo, &files[window.file].extents));
+                    .or_insert_with(|| mapped_by(geo, &files[window.file].extents));
                 let cursor = cursors.entry(window.file).or_default();
                 let place = loop {
                     let Some((at, source)) = staying.get(*cursor) else {
@@ -123,6 +132,10 @@ pub(super) fn plan(view: View<'_>, found: Found, done: &mut Deduped) -> Result<P
             }
         }
     }
+    if first_stays {
+        // Most of what must stay was counted when windows were compared.
+        done.left_bytes = left;
+    }
     moves.sort_by_key(|step| (step.file, step.cpos));
     Ok(Plan {
         files,
@@ -159,36 +172,13 @@ fn differing(old: &[Piece], new: &[Piece]) -> Vec<(u32, u32, u32, u32)> {
     found
 }
 
-/// The clusters that a file maps, or is about to.
-#[derive(Debug)]
-struct Ranges(BTreeMap<u32, u32>);
-
-impl Ranges {
-    fn of(geo: Geometry, extents: &[Extent]) -> Self {
-        let mut ranges = Self(BTreeMap::new());
-        for extent in extents {
-            ranges.insert(geo.cluster_of(extent.blkno).0, extent.clusters);
-        }
-        ranges
+/// The clusters that a file maps.
+fn mapped_by(geo: Geometry, extents: &[Extent]) -> Ranges {
+    let mut ranges = Ranges::default();
+    for extent in extents {
+        ranges.insert(geo.cluster_of(extent.blkno).0, extent.clusters);
     }
-
-    fn insert(&mut self, first: u32, clusters: u32) {
-        let (mut start, mut end) = (first, first.saturating_add(clusters));
-        while let Some((&at, &stop)) = self.0.range(..=end).next_back()
-            && stop >= start
-        {
-            start = start.min(at);
-            end = end.max(stop);
-            self.0.remove(&at);
-        }
-        self.0.insert(start, end);
-    }
-
-    fn touches(&self, first: u32, clusters: u32) -> bool {
-        let end = first.saturating_add(clusters);
-        let before = self.0.range(..end).next_back();
-        before.is_some_and(|(_, stop)| *stop > first)
-    }
+    ranges
 }
 
 /// The records of the trees that were asked for.
@@ -261,7 +251,6 @@ impl Counts<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     const fn piece(at: u32, first: u32, clusters: u32) -> Piece {
         Piece {
@@ -276,19 +265,5 @@ mod tests {
         let old = [piece(0, 100, 4), piece(4, 200, 4), piece(10, 300, 2)];
         let new = [piece(0, 100, 2), piece(2, 502, 6), piece(10, 300, 2)];
         assert_eq!(differing(&old, &new), [(2, 102, 502, 2), (4, 200, 504, 4)]);
-    }
-
-    proptest! {
-        #[test]
-        fn ranges_are_sets(steps in proptest::collection::vec((0u32..80, 1u32..9), 0..30), at in 0u32..90, len in 1u32..9) {
-            let mut ranges = Ranges(BTreeMap::new());
-            let mut model = std::collections::BTreeSet::new();
-            for (first, clusters) in steps {
-                ranges.insert(first, clusters);
-                model.extend(first..first + clusters);
-            }
-            let touched = (at..at + len).any(|cluster| model.contains(&cluster));
-            prop_assert_eq!(ranges.touches(at, len), touched);
-        }
     }
 }
