@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test may panic.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,37 @@ fn volume(dir: &Path) -> PathBuf {
                    --cluster-name=rig --fs-feature-level=max-features";
     let options: Vec<&str> = options.split_whitespace().collect();
     oracle::mkfs(&image, 64 << 20, &options).unwrap();
+    image
+}
+
+/// A volume for a cluster that we made, filled and cloned on: `/file` and its clone, and a tree
+/// beside its own.
+fn volume_of_ours(dir: &Path) -> PathBuf {
+    let (image, source) = (dir.join("ours.img"), dir.join("source"));
+    std::fs::create_dir_all(source.join("tree/deep")).unwrap();
+    std::fs::write(source.join("file"), pattern(1 << 20, 1)).unwrap();
+    std::fs::write(source.join("tree/disk"), pattern(700_000, 2)).unwrap();
+    std::fs::write(source.join("tree/deep/\u{e9}t\u{e9}"), b"small").unwrap();
+    std::fs::hard_link(source.join("tree/disk"), source.join("tree/deep/link")).unwrap();
+    let options = format!(
+        "mkfs.cowfs -q -b 4096 -C 4096 -N 2 -J size=4M -M cluster --cluster-stack=o2cb \
+         --cluster-name=rig --fs-feature-level=max-features --size 96M -d {} IMAGE",
+        source.display()
+    );
+    let (code, said) = program(
+        |args, out, err| mkfs_cowfs::run(args, out, err),
+        &options,
+        &image,
+    );
+    assert_eq!(code, 0, "{said}");
+    for verb in ["clone IMAGE /file /clone", "clone -rp IMAGE /tree /copy"] {
+        let (code, said) = program(
+            |args, out, err| reflink_cowfs::run(args, out, err),
+            &format!("reflink.cowfs {verb}"),
+            &image,
+        );
+        assert_eq!(code, 0, "{said}");
+    }
     image
 }
 
@@ -142,6 +174,13 @@ fn all_writers_refuse(image: &Path, nodes: &[u8]) {
     );
     assert_eq!(code, 1);
     refused(&said);
+    let (code, said) = program(
+        |args, out, err| fsck_cowfs::run(args.into_iter().map(Into::into), out, err),
+        "fsck.cowfs -fy IMAGE",
+        image,
+    );
+    assert_eq!(code, 8);
+    refused(&said);
 }
 
 #[test]
@@ -210,12 +249,13 @@ fn living_nodes_are_seen_and_dead_ones_are_recovered() {
 }
 
 /// A node that mounts the volume after that takes another slot than ours, if it is told to: the
-/// transaction must be finished all the same, before the node looks at anything.
+/// transaction must be finished all the same, before the node looks at anything. Then both use what
+/// we made, filled and cloned, and each breaks sharing in the sight of the other.
 #[test]
-fn a_node_finishes_a_commit_of_ours_in_a_slot_that_is_not_its_own() {
+fn two_nodes_share_a_volume_of_ours_with_a_commit_in_a_slot_of_neither() {
     need!(oracle::tools());
     let dir = tempfile::tempdir().unwrap();
-    let image = volume(dir.path());
+    let image = volume_of_ours(dir.path());
     killed_commit(&image);
     let mut cluster = need!(Cluster::boot(Kernel::V6_1, &image));
     cluster.run(1, "mount_vol preferred_slot=1").unwrap();
@@ -229,8 +269,56 @@ fn a_node_finishes_a_commit_of_ours_in_a_slot_that_is_not_its_own() {
     cluster
         .run(1, "cmp $MNT/ours $MNT/theirs; rm $MNT/ours")
         .unwrap();
+
+    // What each of them sees, by names; written to a clone on one node, and seen on the other.
+    let mut model = BTreeMap::from([
+        ("file", pattern(1 << 20, 1)),
+        ("clone", pattern(1 << 20, 1)),
+        ("tree/disk", pattern(700_000, 2)),
+        ("copy/disk", pattern(700_000, 2)),
+        ("copy/deep/\u{e9}t\u{e9}", b"small".to_vec()),
+    ]);
+    for (node, name, at, fill) in [
+        (1, "clone", 100_000, b'1'),
+        (0, "copy/deep/link", 300_000, b'0'),
+        (0, "file", 500_000, b'2'),
+        (1, "tree/disk", 0, b'3'),
+    ] {
+        let write = format!(
+            "head -c 200000 /dev/zero | tr '\\0' {} |
+             dd of=$MNT/{name} bs=1000 seek={} conv=notrunc,fsync iflag=fullblock status=none",
+            char::from(fill),
+            at / 1000
+        );
+        cluster.run(node, &write).unwrap();
+        let name = if name == "copy/deep/link" {
+            "copy/disk"
+        } else {
+            name
+        };
+        model.get_mut(name).unwrap()[at..at + 200_000].fill(fill);
+        for (name, bytes) in &model {
+            let seen = cluster.run(1 - node, &format!("sha256sum <\"$MNT/{name}\""));
+            let sum = cowfs_tests::sum::sha256(bytes).to_string();
+            let seen = seen.unwrap();
+            assert!(
+                seen.starts_with(&sum),
+                "{name} on node {}: {seen}",
+                1 - node
+            );
+        }
+    }
+    cluster.run_both("sync").unwrap();
+    all_writers_refuse(&image, &[0, 1]);
+    cluster.run(1, "cd /; umount_vol; leave").unwrap();
+    all_writers_refuse(&image, &[0]);
     cluster.end().unwrap();
     silent(&image);
+    let volume = Volume::open(cowfs_format::toolkit::open::read_only(&image).unwrap()).unwrap();
+    for (name, bytes) in &model {
+        assert!(contents(&volume, name) == *bytes, "{name}");
+    }
+    drop(volume);
 
     // Both have left, and their last heartbeats say so: nobody need watch them.
     assert_eq!(

@@ -27,9 +27,9 @@ join() {
 	exec 5>&-
 }
 
-# leave: stops the heartbeat.
+# leave: stops the heartbeat, if it is not stopped already.
 leave() {
-	rmdir "$CLUSTER/heartbeat/$UUID"
+	[ ! -d "$CLUSTER/heartbeat/$UUID" ] || rmdir "$CLUSTER/heartbeat/$UUID"
 }
 
 # mount_vol [OPTION,...]: mounts $DISK at $MNT as this node.
