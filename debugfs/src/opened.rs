@@ -36,6 +36,9 @@ impl Superblock {
     }
 }
 
+/// What is said when a change is part of the volume, but what it changed cannot be read again.
+const MADE: &str = "the change was made and stays, but the volume cannot be read after it";
+
 /// A volume that commands look into.
 #[derive(Debug)]
 pub struct Open {
@@ -192,7 +195,7 @@ impl Open {
                 // Also after a failure: then a log may wait, and nothing may be begun over it.
                 let reread = volume.reread();
                 let committed = committed?;
-                reread?;
+                reread.context(MADE)?;
                 Ok((done, Outcome::of(committed, state)))
             }
             Access::Group(group) => {
@@ -253,8 +256,15 @@ impl Open {
                     (group.abort(), Ok(Committed::default()))
                 };
                 let reread = volume.reread();
-                let done = done.and_then(|done| reread.map(|()| Outcome::of(done, state)));
-                (Access::Write(volume), done.map_err(Into::into))
+                let done = done.map_err(anyhow::Error::from).and_then(|done| {
+                    if keep {
+                        reread.context(MADE)?
+                    } else {
+                        reread?
+                    }
+                    Ok(Outcome::of(done, state))
+                });
+                (Access::Write(volume), done)
             }
             other => (
                 other,

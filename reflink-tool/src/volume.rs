@@ -110,7 +110,8 @@ pub(crate) fn is_directory(view: View<'_>, blkno: BlockNo) -> Result<bool> {
 /// The directory at a path, if there is one; as with cp, a link that leads to one stands for it.
 pub(crate) fn directory_at(view: View<'_>, given: &[u8]) -> Result<Option<BlockNo>> {
     let slash: &[u8] = if given.ends_with(b"/") { b"" } else { b"/" };
-    let found = path::resolve(view, view.info().root, &[given, slash].concat()).ok();
+    let found = path::resolve(view, view.info().root, &[given, slash].concat());
+    let found = path::absent(found)?;
     match found {
         Some(blkno) if is_directory(view, blkno)? => Ok(found),
         _ => Ok(None),

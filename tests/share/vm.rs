@@ -246,6 +246,37 @@ fn machines_of_the_third_layout() {
     image.is_sound("removed");
 }
 
+/// With `SOURCE_DATE_EPOCH`, the same clone of the same machine is the same, bit for bit.
+#[test]
+fn clones_are_reproducible() {
+    for (layout, source) in [
+        (two as fn(&mut Volume<&MemDevice>), "el5"),
+        (three, "db one"),
+    ] {
+        let image = Image::new(32, &options(), layout);
+        let before = std::fs::read(&image.path).unwrap();
+        let cloned = |epoch: &str, name: &str| {
+            std::fs::write(&image.path, &before).unwrap();
+            // Beside the directory of the tests.
+            let tests = std::env::current_exe().unwrap();
+            let program = tests.ancestors().nth(2).unwrap().join("reflink-cowfs");
+            let status = std::process::Command::new(program)
+                .args(["vm", "clone", "-q"])
+                .arg(&image.path)
+                .args([source, name])
+                .env("SOURCE_DATE_EPOCH", epoch)
+                .status()
+                .unwrap();
+            assert!(status.success());
+            image.is_sound(name);
+            std::fs::read(&image.path).unwrap()
+        };
+        let one = cloned("1700000000", "new");
+        assert!(cloned("1700000000", "new") == one);
+        assert!(cloned("1700000001", "new") != one && cloned("1700000000", "other") != one);
+    }
+}
+
 #[test]
 fn what_is_no_configuration_is_told_and_never_run() {
     let image = Image::new(32, &options(), |volume| {

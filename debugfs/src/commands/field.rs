@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use cowfs_format::dump::path::{Found, select};
 use cowfs_format::dump::{self, BlockKind, Value};
+use cowfs_format::error::Error;
 use cowfs_format::layout::XATTR_BUCKET;
 use cowfs_format::units::BlockNo;
-use cowfs_format::volume::kinds;
+use cowfs_format::volume::{kinds, path};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -148,8 +149,14 @@ pub(super) fn split<'s>(session: &Session, spec: &'s [u8]) -> Result<(BlockNo, &
         return Ok((session.block_arg(number)?, names));
     }
     // Names of files have dots, too: the longest that is a file counts.
-    let whole = session.find(spec);
-    if let Ok(blkno) = whole {
+    let find = |spec| -> Result<Option<BlockNo>> {
+        match path::resolve_from(session.view()?, session.base(), spec) {
+            // A block that is no inode, or a damaged one, has fields as well.
+            Err(Error::Fault(_)) => Ok(None),
+            found => Ok(path::absent(found)?),
+        }
+    };
+    if let Some(blkno) = find(spec)? {
         return Ok((blkno, &[]));
     }
     let dots = (0..spec.len())
@@ -158,15 +165,12 @@ pub(super) fn split<'s>(session: &Session, spec: &'s [u8]) -> Result<(BlockNo, &
     for at in dots {
         let (file, names) = at_dot(at);
         if !file.is_empty()
-            && let Ok(blkno) = session.find(file)
+            && let Some(blkno) = find(file)?
         {
             return Ok((blkno, names));
         }
     }
-    match whole {
-        Err(error) => Err(error),
-        Ok(_) => Err(anyhow!("no such field")),
-    }
+    Ok((session.find(spec)?, &[]))
 }
 
 impl Text for Blocks {

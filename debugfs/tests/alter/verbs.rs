@@ -264,6 +264,112 @@ fn what_cannot_be_done_changes_nothing() {
     }
 }
 
+/// The name, mode and owner of all that a volume holds.
+fn owned(image: &Path) -> Vec<(String, String, String)> {
+    let manifest = Shell::seen(image).text("manifest -n");
+    let lines = manifest.lines().filter(|line| line.starts_with("./t"));
+    lines
+        .map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let of = |key: &str| {
+                let found = words.iter().find_map(|word| word.strip_prefix(key));
+                found.unwrap().to_owned()
+            };
+            let owner = format!("{}:{}", of("uid="), of("gid="));
+            (words[0].to_owned(), of("mode="), owner)
+        })
+        .collect()
+}
+
+/// More than one transaction's worth, a link that leads out, and a file with two names; modes become
+/// what chmod(1) of the host makes of the same tree.
+#[test]
+fn trees_change_their_modes_and_owners() {
+    let image = volume(1024, 4096);
+    let dir = TempDir::new().unwrap();
+    let mut shell = Shell::edit(image.path()).unwrap();
+    let mut script = vec!["begin".to_owned(), "mkdir /t".to_owned()];
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    std::fs::create_dir(dir.path().join("t")).unwrap();
+    set(&dir.path().join("t"), 0o755);
+    for n in 0..20 {
+        let at = format!("t/d{n}");
+        std::fs::create_dir(dir.path().join(&at)).unwrap();
+        set(&dir.path().join(&at), 0o755);
+        script.push(format!("mkdir /{at}"));
+        for m in 0..20 {
+            let mode = [0o644, 0o755, 0o600, 0o4711][(n + m) % 4];
+            let file = format!("{at}/f{m}");
+            std::fs::write(dir.path().join(&file), b"").unwrap();
+            set(&dir.path().join(&file), mode.try_into().unwrap());
+            script.push(format!("mknod -m {mode:o} /{file} f"));
+        }
+    }
+    std::fs::hard_link(dir.path().join("t/d0/f0"), dir.path().join("t/d1/link")).unwrap();
+    std::os::unix::fs::symlink("/outside", dir.path().join("t/symlink")).unwrap();
+    for line in [
+        "ln /t/d0/f0 /t/d1/link",
+        "symlink /outside /t/symlink",
+        "touch /outside",
+        "commit",
+    ] {
+        script.push(line.to_owned());
+    }
+    for line in &script {
+        assert!(shell.run(line).good, "{line}");
+    }
+    let outside = shell.text("stat /outside");
+    let before = owned(image.path());
+    assert_eq!(before.len(), 1 + 20 + 400 + 2);
+    // Given up, nothing stays of it.
+    shell.text("begin");
+    shell.text("chmod -R 0 /t");
+    shell.text("abort");
+    assert_eq!(owned(image.path()), before);
+
+    let done = shell.json("chmod -R go-rwx,u+X,u-s /t");
+    assert_eq!(done["changed"], 1 + 20 + 400, "{done}");
+    assert!(done["transactions"].as_u64().unwrap() > 1, "{done}");
+    let mut chmod = Command::new("chmod");
+    chmod
+        .args(["-R", "go-rwx,u+X,u-s"])
+        .arg(dir.path().join("t"));
+    assert!(chmod.status().unwrap().success());
+    for (name, mode, owner) in owned(image.path()) {
+        let path = dir.path().join(&name);
+        let theirs = std::fs::symlink_metadata(path)
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o7777;
+        assert_eq!(u32::from_str_radix(&mode, 8).unwrap(), theirs, "{name}");
+        assert_eq!(owner, "0:0", "{name}");
+    }
+    // Links are changed themselves, as chown(1) -R does without -H and -L.
+    let done = shell.json("chown -R 7:8 /t/d3 /t/symlink");
+    assert_eq!(done["changed"], 1 + 20 + 1, "{done}");
+    for (name, _, owner) in owned(image.path()) {
+        let below = name.starts_with("./t/d3/") || ["./t/d3", "./t/symlink"].contains(&&*name);
+        assert_eq!(owner, if below { "7:8" } else { "0:0" }, "{name}");
+    }
+    assert_eq!(shell.text("stat /outside"), outside);
+    let said = shell.run("chmod -R 700 /absent");
+    assert!(
+        !said.good && said.err.contains("no such file"),
+        "{}",
+        said.err
+    );
+
+    shell.text("touch -d 2001-02-03T04:05:06.789 /t/d3/f1");
+    // From `date -u -d 2001-02-03T04:05:06 +%s`, in hexadecimal.
+    let said = theirs(image.path(), "/t/d3/f1");
+    assert!(said.contains("mtime: 0x3a7b8372 0x2f072f40"), "{said}");
+    drop(shell);
+    demand_sound(image.path(), "trees");
+}
+
 #[test]
 fn a_full_volume_refuses_and_stays_sound() {
     need!(oracle::tools());

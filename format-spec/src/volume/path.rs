@@ -34,6 +34,19 @@ pub struct Parent {
     pub name: Vec<u8>,
 }
 
+/// What a path names, or nothing when it names nothing. That a block on the way cannot be read is no
+/// answer to that.
+///
+/// # Errors
+/// A block on the way is damaged, or the device fails.
+pub fn absent<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::Path { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn failed(path: &[u8], why: &'static str) -> Error {
     Error::Path {
         path: String::from_utf8_lossy(path).into_owned(),

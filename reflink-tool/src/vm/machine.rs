@@ -192,7 +192,7 @@ impl Machine {
             config,
             disks: Vec::new(),
         };
-        machine.disks = machine.disks_of(view, repository, &machine.config);
+        machine.disks = machine.disks_of(view, repository, &machine.config)?;
         Ok(machine)
     }
 
@@ -202,9 +202,9 @@ impl Machine {
         view: View<'_>,
         repository: &Repository,
         config: &Config,
-    ) -> Vec<Disk> {
+    ) -> Result<Vec<Disk>> {
         let own = format!("{}/{}/", self.pool, self.directory_name());
-        let disk = |literal: &Literal| {
+        let disk = |literal: &Literal| -> Result<Disk> {
             let text = literal.text().unwrap_or_default();
             let slash = text.find('/').unwrap_or(text.len());
             let comma = text
@@ -232,10 +232,11 @@ impl Machine {
                 disk.path = way.get(at + 1..).unwrap_or_default().to_owned();
                 disk.after = after.to_owned();
                 let base = repository.base();
-                disk.place = path::resolve_parent_from(view, base, disk.path.as_bytes()).ok();
-                disk.inode = path::resolve_from(view, base, disk.path.as_bytes()).ok();
+                let at = disk.path.as_bytes();
+                disk.place = path::absent(path::resolve_parent_from(view, base, at))?;
+                disk.inode = path::absent(path::resolve_from(view, base, at))?;
             }
-            disk
+            Ok(disk)
         };
         config.texts("disk").into_iter().map(disk).collect()
     }

@@ -379,7 +379,7 @@ pub(crate) fn rollback(
     let kept = lookup(view, snapshot, CONFIG)?.context("the snapshot has no vm.cfg")?;
     let mut tree = cloning(Marks::Thaw);
     let mut disks = Vec::new();
-    for disk in machine.disks_of(view, &repository, &read_config(view, kept)?) {
+    for disk in machine.disks_of(view, &repository, &read_config(view, kept)?)? {
         let Some(place) = &disk.place else { continue };
         let Some(blkno) = lookup(view, snapshot, &place.name)? else {
             bail!(

@@ -16,8 +16,8 @@ use super::below::each_below;
 use super::mode::Mode;
 use super::names::make;
 use super::{
-    AllAltered, Altered, FILES, Said, command, each, entry, find, one, place, text, text_of, value,
-    word,
+    AllAltered, Altered, FILES, Said, command, each, entry, find, found, one, place, text, text_of,
+    value, word,
 };
 use crate::schema;
 use crate::session::Session;
@@ -229,10 +229,10 @@ fn touch(session: &mut Session, args: &Args) -> Said {
         ..Change::default()
     };
     each(session, args.all(), |txn, base, spec| {
-        let blkno = match find(txn, base, spec) {
-            Ok(blkno) => blkno,
-            Err(error) if args.has('c') => return Err(error),
-            Err(_) => {
+        let blkno = match found(txn, base, spec)? {
+            Some(blkno) => blkno,
+            None if args.has('c') => return find(txn, base, spec),
+            None => {
                 let at = place(txn, base, spec)?;
                 match entry(txn, &at)? {
                     Some(blkno) => blkno,

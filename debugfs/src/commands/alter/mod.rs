@@ -173,6 +173,11 @@ fn find(txn: &Txn<'_>, base: Base, spec: &[u8]) -> Result<BlockNo> {
     Ok(path::resolve_from(txn.view(), base, spec)?)
 }
 
+/// The same, or nothing where there is none.
+fn found(txn: &Txn<'_>, base: Base, spec: &[u8]) -> Result<Option<BlockNo>> {
+    Ok(path::absent(path::resolve_from(txn.view(), base, spec))?)
+}
+
 /// The directory and name of a file that may not exist yet.
 fn place(txn: &Txn<'_>, base: Base, spec: &[u8]) -> Result<Parent> {
     Ok(path::resolve_parent_from(txn.view(), base, spec)?)
@@ -201,9 +206,9 @@ fn named(txn: &Txn<'_>, base: Base, spec: &[u8]) -> Result<(Parent, BlockNo)> {
 /// as with cp(1) and mv(1).
 fn put_to(txn: &Txn<'_>, base: Base, new: &[u8], name: &[u8]) -> Result<Parent> {
     // A link that stands last is followed behind a slash only.
-    let inside = find(txn, base, &[new, b"/"].concat());
+    let inside = found(txn, base, &[new, b"/"].concat())?;
     match inside {
-        Ok(directory) if is_directory(txn.view(), directory)? => Ok(Parent {
+        Some(directory) if is_directory(txn.view(), directory)? => Ok(Parent {
             directory,
             name: name.to_vec(),
         }),

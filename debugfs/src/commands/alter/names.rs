@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::mode::Mode;
 use super::{
-    AllAltered, Altered, FILES, HELD, NEW, Said, command, each, entry, find, is_directory, named,
-    one, place, put_to, text, text_of, value, word,
+    AllAltered, Altered, FILES, HELD, NEW, Said, command, each, entry, find, found, is_directory,
+    named, one, place, put_to, text, text_of, value, word,
 };
 use crate::report::{Page, Text};
 use crate::schema;
@@ -216,10 +216,10 @@ fn make_path(txn: &mut Txn<'_>, base: Base, spec: &[u8], mode: (u16, u16)) -> Re
     for (i, end) in ends.into_iter().enumerate() {
         let part = spec.get(..end).unwrap_or_default();
         // Links on the way are followed.
-        last = match find(txn, base, &[part, b"/"].concat()) {
-            Ok(inode) if is_directory(txn.view(), inode)? => Some(inode),
-            Ok(_) => bail!("{}: it is no directory", words::quoted(part)),
-            Err(_) => {
+        last = match found(txn, base, &[part, b"/"].concat())? {
+            Some(inode) if is_directory(txn.view(), inode)? => Some(inode),
+            Some(_) => bail!("{}: it is no directory", words::quoted(part)),
+            None => {
                 let at = place(txn, base, part)?;
                 let mode = if i + 1 == count {
                     mode
