@@ -5,9 +5,11 @@
 use cowfs_format::device::{Device, FaultDevice, MemDevice};
 use cowfs_format::error::{Error, Result};
 use cowfs_format::layout::RoCompat;
+use cowfs_format::ops::{self, Change, CloneOptions, CloneTree, Existing, Marks, TreeOptions};
+use cowfs_format::txn::{NewInode, Txn};
 use cowfs_format::volume::Volume;
 use cowfs_tests::manifest;
-use cowfs_tests::session::{NOW, Session, pattern};
+use cowfs_tests::session::{NOW, Session, find, pattern};
 use mkfs_cowfs::{Options, Plan, Rules, Source, execute_filled};
 use tempfile::TempDir;
 
@@ -222,13 +224,77 @@ fn who_has_all_that_the_quota_allows_gets_no_more() {
     }
     let device = MemDevice::new(bytes);
     let mut volume = Volume::open(&device).unwrap();
+    // Somebody else's, and too large for user 1000.
+    let root = volume.info().root;
+    let mut txn = volume.begin().unwrap();
+    let new = NewInode::at(NOW, 0o100_644, 0, 0);
+    let other = ops::make_node(&mut txn, root, b"other", 0, &new).unwrap();
+    ops::fallocate(&mut txn, other, (0, 1_200_000), false, NOW).unwrap();
+    txn.commit().unwrap();
     let tree = manifest::of(volume.view());
     let names = [b"a".to_vec(), b"b".to_vec()];
     let large = pattern(1_200_000, 1);
-    let attempts: [&Attempt<'_>; 3] = [
+    let (file, own) = (
+        find(&volume, "file").unwrap(),
+        find(&volume, "own").unwrap(),
+    );
+    let new = NewInode::at(NOW, 0o120_777, 1000, 100);
+    let each = CloneOptions {
+        preserve: true,
+        uid: 1000,
+        gid: 100,
+        now: NOW,
+    };
+    let in_one = |volume: &mut Volume<&MemDevice>, work: &dyn Fn(&mut Txn<'_>) -> Result<()>| {
+        let mut txn = volume.begin()?;
+        work(&mut txn)?;
+        txn.commit().map(drop)
+    };
+    let attempts: [&Attempt<'_>; 8] = [
         &|volume| volume.write("large", &large),
         &|volume| volume.overwrite("own", 20_000, &large),
         &|volume| volume.touch("/", &names),
+        &|volume| {
+            in_one(volume, &|txn| {
+                ops::symlink(txn, root, b"a", b"target", &new)?;
+                ops::symlink(txn, root, b"b", b"target", &new).map(drop)
+            })
+        },
+        &|volume| {
+            in_one(volume, &|txn| {
+                ops::fallocate(txn, own, (0, 1_200_000), false, NOW).map(drop)
+            })
+        },
+        // What is shared is charged to each who maps it.
+        &|volume| {
+            in_one(volume, &|txn| {
+                ops::clone_file(txn, file, root, b"a", &each)?;
+                ops::clone_file(txn, file, root, b"b", &each).map(drop)
+            })
+        },
+        &|volume| {
+            in_one(volume, &|txn| {
+                let uid = Change {
+                    uid: Some(1000),
+                    ..Change::default()
+                };
+                ops::change(txn, other, &uid, NOW)
+            })
+        },
+        &|volume| {
+            in_one(volume, &|txn| {
+                let mut tree = CloneTree::new(TreeOptions {
+                    each,
+                    recursive: true,
+                    marks: Marks::Freeze,
+                });
+                tree.add(file, root, b"a", b"a");
+                tree.add(own, root, b"b", b"b");
+                let done = tree.step(txn, usize::MAX, &mut |_| Ok(Existing::Refuse))?;
+                assert!(done);
+                Ok(())
+            })
+        },
     ];
     for attempt in attempts {
         let error = attempt(&mut volume).unwrap_err();
