@@ -3,7 +3,8 @@
 //! ```text
 //! bench [--runs N] [--dir DIR] [--json FILE] [TASK]...   measure; TASK is mkfs, put, clone, check,
 //!                                                        ncheck, icheck, du, manifest, out, fill,
-//!                                                        fill-large
+//!                                                        fill-large, clone-large, clone-tree, dedupe,
+//!                                                        delete, sizes
 //! bench floor FILE BLOCKS STRIDE                         write scattered blocks, and nothing else
 //! ```
 //!
@@ -13,6 +14,7 @@
 mod fill;
 mod measure;
 mod out;
+mod share;
 mod stage;
 mod table;
 mod tasks;
@@ -85,6 +87,16 @@ enum Task {
     Fill,
     /// Make a volume of one file of 8 GiB
     FillLarge,
+    /// Clone a file of 100 GiB in 100,000 extents
+    CloneLarge,
+    /// Clone a tree of 1,000 disks
+    CloneTree,
+    /// Share what 10 GiB hold twice
+    Dedupe,
+    /// Delete a file of 1,000,000 extents
+    Delete,
+    /// Change volumes of 10 GiB, 1 TiB and 15 TiB
+    Sizes,
 }
 
 fn main() -> ExitCode {
@@ -178,6 +190,18 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
     if wanted(Task::FillLarge) {
         eprintln!("fill-large");
         outcomes.push(fill::large(stage, runs)?);
+    }
+    type Alone = fn(&Stage, usize) -> Result<Outcome>;
+    let alone: [(Task, &str, Alone); 5] = [
+        (Task::CloneLarge, "clone-large", share::clone_large),
+        (Task::CloneTree, "clone-tree", share::clone_tree),
+        (Task::Dedupe, "dedupe", share::dedupe),
+        (Task::Delete, "delete", share::delete),
+        (Task::Sizes, "sizes", share::sizes),
+    ];
+    for (_, name, measure) in alone.iter().filter(|(task, _, _)| wanted(*task)) {
+        eprintln!("{name}");
+        outcomes.push(measure(stage, runs)?);
     }
     let walks = [
         Task::Ncheck,

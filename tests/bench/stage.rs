@@ -91,9 +91,17 @@ impl Stage {
 
     /// A file of bytes that nothing can compress or share.
     pub(crate) fn noise(&self, name: &str, bytes: u64) -> Result<PathBuf> {
+        self.other_noise(name, bytes, "")
+    }
+
+    /// The same, of other bytes for each seed.
+    pub(crate) fn other_noise(&self, name: &str, bytes: u64, seed: &str) -> Result<PathBuf> {
         let path = self.path(name);
         let mut out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        for byte in seed.bytes() {
+            state = (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        }
         let mut chunk = vec![0; 1 << 16];
         let mut left = bytes;
         while left > 0 {

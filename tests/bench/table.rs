@@ -12,6 +12,8 @@ use crate::measure::{Cost, Samples};
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Figure {
     Time,
+    /// User and system time.
+    Processor,
     Memory,
     Allocated,
 }
@@ -20,6 +22,7 @@ impl Figure {
     const fn name(self) -> &'static str {
         match self {
             Self::Time => "time",
+            Self::Processor => "processor time",
             Self::Memory => "memory",
             Self::Allocated => "disk space",
         }
@@ -29,6 +32,7 @@ impl Figure {
     fn of(self, cost: &Cost) -> f64 {
         match self {
             Self::Time => cost.wall_s,
+            Self::Processor => cost.cpu_s,
             Self::Memory => cost.memory_bytes as f64,
             Self::Allocated => cost.allocated_bytes.unwrap_or(0) as f64,
         }
@@ -36,8 +40,8 @@ impl Figure {
 
     fn show(self, value: f64) -> String {
         match self {
-            Self::Time if value < 0.1 => format!("{:.1} ms", value * 1e3),
-            Self::Time => format!("{value:.2} s"),
+            Self::Time | Self::Processor if value < 0.1 => format!("{:.1} ms", value * 1e3),
+            Self::Time | Self::Processor => format!("{value:.2} s"),
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
@@ -58,6 +62,8 @@ pub(crate) enum Target {
     Better(f64),
     /// At most so much, whatever the peers need.
     Absolute(f64),
+    /// At most so much more than the peer.
+    Beyond(f64),
     /// Nothing: told for its own sake.
     Told,
 }
@@ -93,6 +99,7 @@ impl Row {
             (Target::Told, _) => None,
             (Target::Absolute(most), _) => Some(ours <= most),
             (Target::AtMost(most), Some(theirs)) => Some(ours <= most * theirs),
+            (Target::Beyond(most), Some(theirs)) => Some(ours <= theirs + most),
             (Target::Better(least), Some(theirs)) => Some(theirs >= least * ours),
             _ => return None,
         };
@@ -131,6 +138,7 @@ impl Row {
             Target::AtMost(most) => format!("<= {most}"),
             Target::Better(least) => format!(">= {least} x"),
             Target::Absolute(most) => format!("<= {}", show(most)),
+            Target::Beyond(most) => format!("<= {} more", show(most)),
             Target::Told => String::new(),
         };
         let met = match self.met {
@@ -205,6 +213,8 @@ mod tests {
             (Target::Better(2.1), true),
             (Target::Absolute(2.0), false),
             (Target::Absolute(1.9), true),
+            (Target::Beyond(-2.0), false),
+            (Target::Beyond(-2.1), true),
             (Target::Told, false),
         ] {
             assert_eq!(row(target).missed(), missed, "{target:?}");
