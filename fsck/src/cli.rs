@@ -301,14 +301,17 @@ impl Args {
         let mut way = self.way()?;
         let mut superblock = None;
         let log = undo_log(path);
-        let stopped = log.as_ref().is_some_and(|undo| undo.exists());
+        // What a run that was stopped has left is no volume to go by.
+        let stopped = match log.as_ref().filter(|_| self.output.is_none()) {
+            Some(log) if log.exists() => repair::take_back(&open::writable(path)?, log)?,
+            _ => false,
+        };
         match way.open(open::read_only(path)?) {
             Ok(volume)
                 if !self.force && !stopped && self.output.is_none() && !needs_check(&volume) =>
             {
                 return Ok(clean(&volume, &name));
             }
-            _ if stopped => {}
             Ok(_) => {}
             Err(error) if way.backup.is_some() => return Err(error),
             // Who wants everything repaired wants a backup tried, too, and where there is none, what

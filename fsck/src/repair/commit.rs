@@ -103,7 +103,10 @@ fn under_undo(
 }
 
 /// Takes back what a run wrote that was stopped under its undo log; whether there was one.
-pub(super) fn take_back(device: &dyn DeviceMut, path: &Path) -> Result<bool> {
+///
+/// # Errors
+/// The log is damaged or of another volume, the volume was changed since, or the device fails.
+pub fn take_back(device: &dyn DeviceMut, path: &Path) -> Result<bool> {
     if !path.exists() {
         return Ok(false);
     }

@@ -37,7 +37,7 @@ use std::path::PathBuf;
 
 use cowfs_format::block::View;
 use cowfs_format::device::{Device, DeviceMut, OverlayDevice};
-use cowfs_format::error::{Error, Result};
+use cowfs_format::error::Result;
 use cowfs_format::toolkit::exit::ExitBits;
 use cowfs_format::toolkit::progress::Progress;
 use cowfs_format::toolkit::report::{Item, Outcome, Report, Severity};
@@ -50,6 +50,7 @@ use cowfs_format::volume::system::{self as system_file, SystemFile};
 use crate::catalogue::{At, Finding, Layer, Problem, VolumeProblem};
 use crate::check::{Checked, check_with};
 use commit::Target;
+pub use commit::take_back;
 use hidden::Hidden;
 use policy::Decider;
 use rebuild::Rebuilt;

@@ -14,7 +14,7 @@ use cowfs_format::txn::Timestamp;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::scan::Scanner;
 use fsck_cowfs::repair::policy::{Decider, Mode};
-use fsck_cowfs::repair::{Options, Way, repair};
+use fsck_cowfs::repair::{Options, Way, rebuild, repair, take_back};
 
 use super::LIMIT;
 use super::census::Forced;
@@ -89,29 +89,30 @@ pub fn damage(cell: &Cell) -> Option<(State, Forced, BTreeSet<u64>)> {
     any.then_some((state, forced, unreadable))
 }
 
-fn way(device: &dyn Device) -> Way {
-    let opens = |number: &u32| Volume::open_backup(device, *number, None).is_ok();
-    let backup = match Volume::open(device) {
-        Ok(_) => None,
-        Err(_) => (1..=6).find(opens),
-    };
-    Way {
-        backup,
-        block_bits: None,
-    }
-}
-
 /// `fsck.cowfs -fy`, as the program does it.
 pub(super) fn fsck(device: &dyn DeviceMut, undo: &Path) -> Result<Report> {
+    take_back(device, undo)?;
     let scanner = Scanner::new(Some(1))?;
+    let (mut backup, mut superblock) = (None, None);
+    if let Err(error) = Volume::open(device) {
+        backup = (1..=6).find(|number| Volume::open_backup(device, *number, None).is_ok());
+        if backup.is_none() {
+            superblock = Some(rebuild::rebuild(&device).map_err(|_| error)?);
+        }
+    }
     let options = Options {
-        way: way(&device),
+        way: Way {
+            backup,
+            block_bits: None,
+        },
         now: Timestamp {
             seconds: 1_700_000_000,
             nanos: 0,
         },
         copy: false,
         undo: Some(undo.to_owned()),
+        reset_journal: false,
+        superblock,
     };
     let mut decider = Decider::new(Mode::Yes, []);
     let mut alone = |_: &mut Volume<&dyn DeviceMut>| Ok(());
