@@ -213,7 +213,9 @@ impl Model {
 
     /// A path that does not exist, in a directory that does.
     fn new_path(&self, rng: &mut Rng) -> Vec<u8> {
-        let directories = self.directories();
+        let mut directories = self.directories();
+        // Below a longer path, no name would do.
+        directories.retain(|path| path.len() < 700);
         let directory = rng.pick(&directories).unwrap();
         loop {
             let n = rng.below(5000);
