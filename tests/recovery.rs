@@ -11,8 +11,8 @@ use std::path::Path;
 
 use cowfs_format::device::MmapDevice;
 use cowfs_format::layout::{GLOBAL_QUOTA_MAGIC, RoCompat};
-use cowfs_format::read::inode;
 use cowfs_format::read::quota::{GlobalQuota, Met};
+use cowfs_format::read::{inode, slot_map};
 use cowfs_format::units::Slot;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::system::{self, SystemFile};
@@ -116,6 +116,35 @@ fn own_blocks(image: &Path) -> Vec<(String, u64)> {
         blocks.push((file.name(), system::find(view, file).unwrap().0));
     }
     blocks
+}
+
+/// Two nodes of a cluster died with the volume mounted: both slots are settled and free.
+#[test]
+fn what_dead_nodes_left_is_settled() {
+    need!(oracle::tools());
+    let image = golden::open("two-dirty-slots").unwrap();
+    let before = State::of(image.path()).tree;
+    let (code, said) = fsck(image.path(), "-y");
+    assert_eq!(code, 1, "{said}");
+    let (code, said) = fsck(image.path(), "-fn");
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        !said.contains("[X_SLOT") && !said.contains("[INODE_ORPHANED"),
+        "{said}"
+    );
+    assert_eq!(State::of(image.path()).tree, before);
+    let file = std::fs::File::open(image.path()).unwrap();
+    let volume = Volume::open(MmapDevice::new(&file).unwrap()).unwrap();
+    for state in volume.journals() {
+        assert!(!state.journal.as_ref().unwrap().dirty, "{}", state.slot);
+    }
+    let slot_map = system::find(volume.view(), SystemFile::SlotMap).unwrap();
+    let nodes = slot_map::read(volume.view(), slot_map).unwrap();
+    assert!(nodes.iter().all(Option::is_none), "{nodes:?}");
+    let report = oracle::check(image.path()).unwrap();
+    // What it says of any system directory with blocks of its own: its own mistake.
+    assert_eq!(report.codes, ["DX_TREE_MISSING"], "{}", report.transcript);
+    assert!(report.finished(), "{}", report.transcript);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use cowfs_format::block::MetaBlock;
+use cowfs_format::block::{MetaBlock, VolumeInfo};
 use cowfs_format::device::{Device, DeviceMut, OverlayDevice};
 use cowfs_format::ecc::{self, Verdict};
 use cowfs_format::error::Result;
@@ -196,6 +196,14 @@ impl Found<'_> {
             inode.blkno.0.checked_sub(bit)
         }));
         let group = group.ok_or_else(|| cannot("the group of its own inodes cannot be found"))?;
+        if let Some(bytes) = self.old(&geo, group) {
+            let guessed = "nothing, since all that it says fits".to_owned();
+            return Ok(Rebuilt {
+                block_bits: self.block_bits,
+                bytes,
+                guessed,
+            });
+        }
         let count = |flags| self.inodes.iter().filter(|inode| inode.has(flags)).count();
         let slots = count(InodeFlags::JOURNAL).max(count(InodeFlags::LOCAL_ALLOC));
         let mut guessed = vec!["the label", "the seeds of directory indexes"];
@@ -261,6 +269,21 @@ impl Found<'_> {
             bytes,
             guessed: guessed.join(", "),
         })
+    }
+
+    /// What stands in the superblock's place, with another check, when it says the same as the rest
+    /// of the volume: a few wrong bits need not cost the label and the UUID.
+    fn old(&self, geo: &Geometry, group: u64) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; geo.block_bytes()];
+        let read = self.read(BlockNo(SUPER_BLOCK_BLKNO), &mut bytes);
+        ecc::stamp(&mut bytes, Dinode::CHECK_AT);
+        let info = VolumeInfo::from_superblock(&bytes, BlockNo(SUPER_BLOCK_BLKNO)).ok()?;
+        let fits = info.fs_generation.0 == self.generation
+            && info.geo.block_bits() == geo.block_bits()
+            && info.geo.cluster_bits() == geo.cluster_bits()
+            && info.geo.clusters() == geo.clusters()
+            && (info.root.0, info.system_dir.0) == (group + 1, group + 2);
+        (read && fits).then_some(bytes)
     }
 
     /// Block and cluster sizes, from the allocators.

@@ -313,6 +313,7 @@ fn a_repair_stopped_at_any_write_is_finished_by_the_next_run() {
         ("DX_TREE_CORRUPT", "DxTreeCorrupt"),
         ("EXTENT_EB_INVALID", "ExtentEbInvalid"),
         ("REFCOUNT_ROOT_BLOCK_INVALID", "RootBlockInvalid"),
+        ("X_SLOT_UNRECOVERED", "SlotUnrecovered"),
     ] {
         let recipe = all().find(|recipe| (recipe.code, recipe.name) == (code, name));
         let patch = damaged(recipe.unwrap());
