@@ -3,7 +3,7 @@
 use cowfs_format::block::check_offset_of;
 use cowfs_format::device::{Device, DeviceMut};
 use cowfs_format::ecc;
-use cowfs_format::error::Result;
+use cowfs_format::error::{Error, Result};
 use cowfs_format::layout::XATTR_BUCKET;
 use cowfs_format::units::BlockNo;
 
@@ -59,8 +59,7 @@ pub(super) fn stamp(stage: &Stage<'_, '_>, at: At, what: &str) -> Result<()> {
 /// What a device reads in one piece.
 const SECTOR: usize = 512;
 
-/// Writes a block over that cannot be read, sector by sector: a sector that fails becomes zeros. What is
-/// left of the block is looked at by the next round.
+/// Writes a block over that cannot be read. What is left of it is looked at by the next round.
 pub(super) fn rewrite(stage: &Stage<'_, '_>, at: At, what: &str) -> Result<()> {
     let blkno = place(at)?;
     let bucket = what == "xattr bucket";
@@ -69,13 +68,32 @@ pub(super) fn rewrite(stage: &Stage<'_, '_>, at: At, what: &str) -> Result<()> {
     } else {
         1
     };
-    let (start, device) = (stage.geo().byte_of(blkno), stage.volume.device());
+    let len = count * stage.geo().block_bytes();
+    overwrite(stage, stage.geo().byte_of(blkno), len as u64).map(drop)
+}
+
+/// Writes over what a repair failed to read; whether there was such a thing.
+pub(super) fn heal(stage: &Stage<'_, '_>, error: &Error) -> bool {
+    match error {
+        Error::Io(error) if error.op == "read" => {
+            overwrite(stage, error.offset, error.len).unwrap_or(false)
+        }
+        _ => false,
+    }
+}
+
+/// Makes zeros of the sectors of a range that fail to be read; whether there are any.
+fn overwrite(stage: &Stage<'_, '_>, offset: u64, len: u64) -> Result<bool> {
+    let device = stage.volume.device();
     let mut sector = [0; SECTOR];
-    for number in 0..(count * stage.geo().block_bytes() / SECTOR) as u64 {
-        let offset = start + number * SECTOR as u64;
-        if device.read_at(offset, &mut sector).is_err() {
-            device.write_at(offset, &[0; SECTOR])?;
+    let mut any = false;
+    let first = offset / SECTOR as u64;
+    for number in first..offset.saturating_add(len).div_ceil(SECTOR as u64) {
+        let at = number * SECTOR as u64;
+        if device.read_at(at, &mut sector).is_err() {
+            device.write_at(at, &[0; SECTOR])?;
+            any = true;
         }
     }
-    Ok(())
+    Ok(any)
 }

@@ -337,8 +337,13 @@ impl<'d> Staging<'d> {
                 Stage::new(&mut volume, &checked.evidence, self.now, self.reset_journal);
             for finding in plan {
                 let name = key(finding);
-                // (A block that cannot be read is found by a later round.)
                 if let Err(error) = apply(&mut stage, finding) {
+                    // What a repair of the volume's own files fails to read is written over, and the
+                    // repair tried again.
+                    let own = matches!(finding.problem, Problem::VolumeProblem(_));
+                    if own && block::heal(&stage, &error) {
+                        continue;
+                    }
                     let why = error.to_string();
                     let why = why.strip_prefix("not written: ").unwrap_or(&why);
                     self.history.failed(&name, why);
