@@ -62,27 +62,13 @@ pub fn crc(block: &[u8], check_at: usize) -> u32 {
 /// the end is inverted. Journals use it, with all ones as the first state.
 #[must_use]
 pub fn crc32c(state: u32, bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut index = 0;
-        let mut byte = 0;
-        while index < table.len() {
-            let (mut value, mut bit) = (byte, 0);
-            while bit < 8 {
-                let poly = if value & 1 == 0 { 0 } else { 0x82F6_3B78 };
-                value = value >> 1 ^ poly;
-                bit += 1;
-            }
-            table[index] = value;
-            index += 1;
-            byte += 1;
-        }
-        table
-    };
-    bytes.iter().fold(state, |state, byte| {
-        let [low, ..] = state.to_le_bytes();
-        TABLE[usize::from(low ^ byte)] ^ state >> 8
-    })
+    !crc32c::crc32c_append(!state, bytes)
+}
+
+/// CRC-32C of bytes as it is usual elsewhere: undo logs and seals have it so.
+#[must_use]
+pub fn sum32c(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
 }
 
 /// The check that belongs to `block`, whose check field lies at `check_at`.

@@ -86,7 +86,7 @@
 //! | [`dump`] | any block as a tree of named values that covers every byte |
 //! | [`volume`] | an open volume, its system files, paths |
 //! | [`txn`] | staged edits, allocators, tree edits, commit through the journal, replay |
-//! | [`ops`] | whole operations: import, clone, overwrite |
+//! | [`ops`] | whole operations: import, clone, overwrite, seal |
 //! | [`toolkit`] | what the programs share: sizes, opening with safety checks |
 pub mod block;
 pub mod device;

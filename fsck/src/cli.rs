@@ -21,7 +21,8 @@ use crate::catalogue::{self, Finding};
 use crate::check::check_with;
 use crate::pass::superblock::needs_check;
 use crate::repair::policy::{self, Answer, Decider, Mode, Reply};
-use crate::repair::{self, Way, rebuild};
+use crate::repair::{self, FromSeal, Way, rebuild};
+use crate::seal;
 
 /// Checks a volume in the OCFS2 format, and repairs it.
 ///
@@ -105,6 +106,8 @@ pub struct Args {
     /// after the run is refused.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["preen", "yes", "superblock", "backup", "undo"])]
     rollback: Option<PathBuf>,
+    #[command(flatten)]
+    seal: seal::SealArgs,
     /// Explain a code and exit; `all` explains every code.
     #[arg(long, value_name = "CODE")]
     explain: Option<String>,
@@ -159,8 +162,11 @@ impl Args {
         if let Some(log) = &self.rollback {
             return self.roll_back(path, log, out, err);
         }
+        if self.seal.is_asked() {
+            return self.run_seal(path, out, err);
+        }
         let done = if self.repairs() {
-            self.repair(path, err)
+            self.repair(path, out, err)
         } else {
             self.open(path)
                 .and_then(|(volume, given)| self.check(path, &volume, given))
@@ -169,6 +175,32 @@ impl Args {
             Ok(report) => self.print(&report, out, err),
             Err(error) => failed(path, &error, err),
         }
+    }
+
+    fn run_seal(&self, path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> ExitBits {
+        let name = path.display().to_string();
+        let done = self.start(&name).and_then(|(scanner, progress)| {
+            let around = seal::Around {
+                scanner: &scanner,
+                progress: &progress,
+                undo: self.undo.as_deref(),
+            };
+            self.seal.run(path, &around, err)
+        });
+        let (report, lines) = match done {
+            Ok(outcome) => outcome.report(&name),
+            Err(error) => return failed(path, &error, err),
+        };
+        if self.json {
+            return self.print(&report, out, err);
+        }
+        if !self.quiet || report.exit != ExitBits::CLEAN.code() {
+            for line in lines {
+                // Nobody listening is no failure.
+                let _ = writeln!(out, "{line}");
+            }
+        }
+        exit_bits(&report)
     }
 
     fn roll_back(
@@ -296,10 +328,10 @@ impl Args {
     }
 
     /// Checks a volume and repairs it.
-    fn repair(&self, path: &Path, err: &mut dyn Write) -> Result<Report> {
+    fn repair(&self, path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Result<Report> {
         let name = path.display().to_string();
         let mut way = self.way()?;
-        let mut superblock = None;
+        let (mut superblock, mut hopeless) = (None, None);
         let log = undo_log(path);
         // What a run that was stopped has left is no volume to go by.
         let stopped = match log.as_ref().filter(|_| self.output.is_none()) {
@@ -319,8 +351,11 @@ impl Args {
             Err(error) if self.yes => match usable_backup(path) {
                 Some(number) => way.backup = Some(number),
                 None => {
-                    let rebuilt = rebuild::rebuild(&open::read_only(path)?);
-                    superblock = Some(rebuilt.map_err(|why| none_at_all(error, &why))?);
+                    // A seal comes first, and may be all that is left.
+                    match rebuild::rebuild(&open::read_only(path)?) {
+                        Ok(rebuilt) => superblock = Some(rebuilt),
+                        Err(why) => hopeless = Some(none_at_all(error, &why)),
+                    }
                 }
             },
             Err(error) => return Err(with_backup(path, error)),
@@ -337,6 +372,7 @@ impl Args {
             undo: log.filter(|_| self.output.is_none()),
             reset_journal: self.reset_journal,
             superblock,
+            seal_file: self.seal.seal_file.clone(),
         };
         let mut decider = self.decider();
         let mut watch =
@@ -350,7 +386,16 @@ impl Args {
             &mut watch,
         );
         drop(progress);
-        done.map(|repaired| repaired.report(&name))
+        let repaired = done.map_err(|error| match (&error, hopeless) {
+            (Error::NotAVolume { .. }, Some(hopeless)) => hopeless,
+            _ => error,
+        })?;
+        let line = repaired.from_seal.as_ref().and_then(FromSeal::line);
+        if let Some(line) = line.filter(|_| !self.json) {
+            // Nobody listening is no failure.
+            let _ = writeln!(out, "{name}: {line}");
+        }
+        Ok(repaired.report(&name))
     }
 
     fn decider(&self) -> Decider<'static> {
@@ -394,13 +439,7 @@ impl Args {
         } else {
             self.text(report, out)
         };
-        let all = [
-            ExitBits::CORRECTED,
-            ExitBits::UNCORRECTED,
-            ExitBits::CANCELLED,
-        ];
-        let set = all.into_iter().filter(|bit| report.exit & bit.code() != 0);
-        let bits = set.fold(ExitBits::CLEAN, ExitBits::with);
+        let bits = exit_bits(report);
         match done {
             // Whoever closed the pipe has seen enough.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -440,6 +479,17 @@ impl Args {
         }
         writeln!(out, "{}: {}", report.volume, words.join(", "))
     }
+}
+
+/// The exit status that a report asks for.
+fn exit_bits(report: &Report) -> ExitBits {
+    let all = [
+        ExitBits::CORRECTED,
+        ExitBits::UNCORRECTED,
+        ExitBits::CANCELLED,
+    ];
+    let set = all.into_iter().filter(|bit| report.exit & bit.code() != 0);
+    set.fold(ExitBits::CLEAN, ExitBits::with)
 }
 
 /// Tells why nothing could be done.

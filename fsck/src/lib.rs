@@ -11,6 +11,7 @@ mod cli;
 mod facts;
 mod pass;
 pub mod repair;
+mod seal;
 
 pub use check::{Checked, Options, check, check_with};
 pub use cli::{Args, command, run};

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, ValueEnum};
+use cowfs_format::ops::seal::MOST_PARITY;
 use cowfs_format::toolkit::size::parse_size;
 use cowfs_format::txn::Timestamp;
 
@@ -209,9 +210,27 @@ pub struct Args {
     #[arg(long, requires = "populate")]
     dedupe: bool,
 
+    /// Seal the volume when it is made: keep parity of its metadata, PERCENT of it (5)
+    ///
+    /// Lost blocks come back from it with fsck.cowfs -y, and fsck.cowfs --verify compares everything
+    /// with its sums: see there. With --size auto the volume gets the room for it.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "5",
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_PARITY))
+    )]
+    pub(crate) seal: Option<u16>,
+
+    /// Seal what files hold as well
+    #[arg(long, requires = "seal")]
+    pub(crate) seal_data: bool,
+
     /// Threads that read the source of -d; the volume is the same for any number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    pub(crate) threads: Option<u16>,
 
     /// Save what is written over in FILE first; fsck.cowfs --rollback FILE puts it back
     ///

@@ -6,11 +6,13 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use cowfs_format::device::{Device, DeviceMut, FileDevice};
 use cowfs_format::error::Error;
+use cowfs_format::ops::seal::{self, SealOptions, Sealed};
 use cowfs_format::toolkit::alone::alone;
 use cowfs_format::toolkit::progress::{Progress, Sink};
 use cowfs_format::toolkit::size::show_size;
 use cowfs_format::toolkit::{open, undo};
 use cowfs_format::volume::Volume;
+use cowfs_format::volume::scan::Scanner;
 
 use crate::cli::{Args, WantedSize};
 use crate::fit;
@@ -82,11 +84,53 @@ pub(crate) fn make(args: &Args, epoch: Option<&str>, err: &mut dyn Write) -> Res
         None => Box::new(device),
         Some(path) => Box::new(undo::recording(device, path)?),
     };
-    let Some(source) = source else {
-        crate::execute(&device, &plan).with_context(|| name.clone())?;
-        return Ok(Report::new(&plan, &name, true));
+    let mut report = match source {
+        None => {
+            crate::execute(&device, &plan).with_context(|| name.clone())?;
+            Report::new(&plan, &name, true)
+        }
+        Some(source) => {
+            fill(args, &device, &mut plan, source, &rules).with_context(|| name.clone())?
+        }
     };
-    fill(args, &device, &mut plan, source, &rules).with_context(|| name.clone())
+    report.seal = seal(args, &device, &rules)
+        .with_context(|| format!("{name}: the volume is made, but not sealed"))?;
+    Ok(report)
+}
+
+/// How a volume is to be sealed.
+fn seal_options(args: &Args, rules: &Rules) -> Option<SealOptions> {
+    args.seal.map(|percent| SealOptions {
+        percent,
+        data: args.seal_data,
+        now: rules.now,
+    })
+}
+
+/// The bytes that a seal of a volume takes.
+fn seal_room(args: &Args, device: &dyn DeviceMut, rules: &Rules) -> Result<u64> {
+    let Some(options) = seal_options(args, rules) else {
+        return Ok(0);
+    };
+    let volume = Volume::open(device)?;
+    let scanner = Scanner::new(args.threads.map(usize::from))?;
+    let bytes = seal::Beside::new(&volume, &scanner, &options)?.bytes();
+    // Inside of the volume it protects its own inode, too, and takes whole clusters.
+    let geo = volume.info().geo;
+    let clusters = geo.clusters_for(bytes + bytes / 64) + 16;
+    Ok(clusters << geo.cluster_bits())
+}
+
+/// Seals a volume that is made, if that is asked for.
+fn seal(args: &Args, device: &dyn DeviceMut, rules: &Rules) -> Result<Option<Sealed>> {
+    let Some(options) = seal_options(args, rules) else {
+        return Ok(None);
+    };
+    let mut volume = Volume::open(device)?;
+    let scanner = Scanner::new(args.threads.map(usize::from))?;
+    let sealed = seal::seal(&mut volume, &scanner, &(), &options)?;
+    device.flush()?;
+    Ok(Some(sealed))
 }
 
 /// Fills a device, and tells what was made.
@@ -123,6 +167,7 @@ fn make_fitting(
     let place = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let origin = Origin::keep(source, place.unwrap_or(Path::new(".")))?;
     let tally = Tally::of(origin.open()?, rules)?;
+    let mut rules = rules.clone();
     let free = rules.fit.unwrap_or(0);
     let (mut options, mut bytes) =
         fit::settle(&options, &tally, free).with_context(|| name.clone())?;
@@ -140,10 +185,20 @@ fn make_fitting(
         let device = file.resized(bytes.max(file.size())).with_context(|| {
             format!("{name}: cannot have {} while it is made", show_size(bytes))
         })?;
-        match fill(args, &device, &mut plan, origin.open()?, rules) {
-            Ok(report) => {
-                file.resized(plan.geo.bytes())
+        match fill(args, &device, &mut plan, origin.open()?, &rules) {
+            Ok(mut report) => {
+                let device = file
+                    .resized(plan.geo.bytes())
                     .with_context(|| name.clone())?;
+                // How much room a seal takes is known when everything is in its place.
+                if args.seal.is_some() && rules.fit == Some(free) {
+                    let room = seal_room(args, &device, &rules).with_context(|| name.clone())?;
+                    rules.fit = Some(free.saturating_add(room));
+                    bytes = bytes.saturating_add(room);
+                    continue;
+                }
+                report.seal = seal(args, &device, &rules)
+                    .with_context(|| format!("{name}: the volume is made, but not sealed"))?;
                 return Ok(report);
             }
             // The tally was wrong, or the source has grown.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use cowfs_format::ops::seal::Sealed;
 use cowfs_format::toolkit::size::show_size;
 use serde::Serialize;
 
@@ -50,6 +51,9 @@ pub struct Report {
     /// What was put into the volume; absent when it was not filled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filled: Option<crate::Filled>,
+    /// What its seal protects; absent when it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seal: Option<Sealed>,
     /// Node slots.
     pub node_slots: u16,
     /// Bytes of each journal.
@@ -103,6 +107,7 @@ impl Report {
         let clusters: u64 = allocs.iter().map(|alloc| u64::from(alloc.clusters())).sum();
         Self {
             filled: None,
+            seal: None,
             schema: 1,
             device: device.to_owned(),
             written,
@@ -240,6 +245,20 @@ impl Report {
                     filled.inodes,
                     filled.links,
                     show_size(filled.bytes)
+                ),
+            );
+        }
+        if let Some(seal) = &self.seal {
+            line(
+                "Seal",
+                format!(
+                    "{} blocks in {} groups, of which any {} of {} can be lost, and {} in a row; {}",
+                    seal.blocks,
+                    seal.groups,
+                    seal.parity_shards,
+                    u32::from(seal.data_shards) + u32::from(seal.parity_shards),
+                    seal.run,
+                    show_size(seal.bytes)
                 ),
             );
         }

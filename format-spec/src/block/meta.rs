@@ -47,6 +47,21 @@ macro_rules! meta_block {
             })*
             None
         }
+
+        /// What a block that begins with a signature says of itself: its number and the generation
+        /// of its volume. `None` when it begins like no metadata block.
+        #[must_use]
+        pub fn identity_of(block: &[u8]) -> Option<(u64, u32)> {
+            if block.starts_with(&SUPER_BLOCK_SIGNATURE) {
+                let (head, _) = Dinode::ref_from_prefix(block).ok()?;
+                return Some((head.own_blkno(), head.generation()));
+            }
+            $(if block.starts_with(&<$t>::SIGNATURE) {
+                let (head, _) = <$t>::ref_from_prefix(block).ok()?;
+                return Some((head.own_blkno(), head.generation()));
+            })*
+            None
+        }
     };
 }
 

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 
 pub use info::VolumeInfo;
-pub use meta::{MetaBlock, check_offset_of};
+pub use meta::{MetaBlock, check_offset_of, identity_of};
 use zerocopy::FromBytes;
 
 use crate::ecc::{self, Verdict};

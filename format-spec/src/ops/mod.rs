@@ -19,6 +19,7 @@ mod raw;
 mod release;
 mod remove_tree;
 mod resize;
+pub mod seal;
 pub mod settle;
 pub mod tune;
 pub mod usage;

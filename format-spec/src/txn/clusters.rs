@@ -218,7 +218,12 @@ impl Txn<'_> {
     }
 
     /// Takes a run of `min` to `max` clusters from a group, if it has one.
-    fn take_run(&mut self, group: u32, min: u32, max: u32) -> Result<Option<(ClusterNo, u32)>> {
+    pub(super) fn take_run(
+        &mut self,
+        group: u32,
+        min: u32,
+        max: u32,
+    ) -> Result<Option<(ClusterNo, u32)>> {
         let geo = self.info.geo;
         let blkno = geo.group_block(group);
         let run = {

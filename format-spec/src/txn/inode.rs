@@ -95,7 +95,7 @@ impl Txn<'_> {
         Ok(sub.blkno)
     }
 
-    fn write_new_inode(&mut self, sub: SubBlock, new: &NewInode) {
+    pub(super) fn write_new_inode(&mut self, sub: SubBlock, new: &NewInode) {
         let generation = self.info.fs_generation.0;
         let inline = self.info.has(Incompat::INLINE_DATA);
         let mut inode: Edit<'_, Dinode> = self.fresh(sub.blkno, Some(0x80));

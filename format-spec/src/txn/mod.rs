@@ -23,6 +23,7 @@ mod recover;
 mod refcount;
 mod remake;
 mod suballoc;
+mod system;
 mod tree;
 mod unlink;
 

@@ -89,7 +89,7 @@ impl Txn<'_> {
     }
 
     /// Takes a bit from an allocator, if any of its groups has one.
-    fn take_bit(&mut self, file: SystemFile, slot: Slot) -> Result<Option<SubBlock>> {
+    pub(super) fn take_bit(&mut self, file: SystemFile, slot: Slot) -> Result<Option<SubBlock>> {
         let allocator = self.allocator(file)?;
         if let Some(&group) = self.suballocs.current.get(&allocator)
             && let Some(found) = self.take_bit_of(allocator, group, slot)?

@@ -25,6 +25,7 @@ pub mod policy;
 mod quota;
 pub mod rebuild;
 mod refcount;
+mod sealed;
 mod settle;
 mod slots;
 mod stage;
@@ -54,6 +55,7 @@ pub use commit::take_back;
 use hidden::Hidden;
 use policy::Decider;
 use rebuild::Rebuilt;
+pub use sealed::FromSeal;
 use stage::{Stage, Staged, cannot};
 
 /// Rounds after which what is left is left. Each layer takes one, and what a repair brings to light
@@ -97,6 +99,8 @@ pub struct Options {
     pub reset_journal: bool,
     /// The superblock to go by, when there is none that can be used.
     pub superblock: Option<Rebuilt>,
+    /// A file beside the volume with its seal.
+    pub seal_file: Option<PathBuf>,
 }
 
 /// What a repair did.
@@ -110,6 +114,8 @@ pub struct Repaired {
     pub blocks: usize,
     /// Whether a journal was replayed.
     pub replayed: bool,
+    /// What came from a seal.
+    pub from_seal: Option<FromSeal>,
 }
 
 impl Repaired {
@@ -118,6 +124,9 @@ impl Repaired {
     pub fn report(&self, name: &str) -> Report {
         let mut report = self.checked.report(name);
         report.findings.clone_from(&self.items);
+        if let Some(seal) = &self.from_seal {
+            report.facts.insert("seal".to_owned(), seal.facts());
+        }
         if self.blocks == 0 && !self.replayed {
             return report;
         }
@@ -184,7 +193,18 @@ pub fn repair(
     let overlay = OverlayDevice::new(device);
     let mut given = None;
     let mut history = History::default();
+    // What cannot even be opened may come back from a seal; only then is anything rebuilt.
+    let file = options.seal_file.as_deref();
+    let from_seal = match options.way.open(device) {
+        Ok(_) => None,
+        Err(_) => sealed::reopen(&overlay, file, decider, (scanner, progress))?,
+    };
+    let reopened = from_seal.is_some();
     let (mut volume, mut replayed) = match &options.superblock {
+        _ if reopened => {
+            alone(&mut options.way.open::<&dyn DeviceMut>(&overlay)?)?;
+            (None, false)
+        }
         None => {
             let (volume, recovered) = opened(device, options, decider, alone)?;
             history.recovered(volume.view(), &recovered);
@@ -203,18 +223,31 @@ pub fn repair(
         history,
         tried: HashSet::new(),
         given,
+        seal_file: options.seal_file.clone(),
+        from_seal,
+        withdrawn: false,
     };
     let (first, mut last) = staging.rounds(decider, scanner, progress)?;
     let Staging {
         overlay,
         mut history,
         tried,
+        mut from_seal,
         ..
     } = staging;
     let mut blocks = 0;
     let mut better = false;
-    if let Some(first) = first {
-        better = badness(&last) < badness(&first) && !last.stopped;
+    if reopened {
+        better = !last.stopped;
+        if better {
+            blocks = commit::commit(Target::Device(device), &overlay, options.copy, undo)?;
+            replayed |= free_slots(device, options, volume, alone)?;
+        }
+    } else if let Some(first) = first {
+        // What a seal gives back may be file contents, of which the check knows nothing.
+        let restored = from_seal.as_ref().is_some_and(FromSeal::gave);
+        let (before, after) = (badness(&first), badness(&last));
+        better = (after < before || restored && after == before) && !last.stopped;
         if better {
             let target = match &mut volume {
                 Some(volume) => Target::Volume(volume),
@@ -227,14 +260,16 @@ pub fn repair(
             last = first;
             last.stopped = stopped;
             history.keep_first(&last);
+            from_seal = None;
         }
     }
-    let items = history.items(&last, better, &tried);
+    let items = history.items(&last, better, &tried, from_seal.as_ref());
     Ok(Repaired {
         checked: last,
         items,
         blocks,
         replayed,
+        from_seal,
     })
 }
 
@@ -303,9 +338,40 @@ struct Staging<'d> {
     tried: HashSet<String>,
     /// What was found and staged before the first check.
     given: Option<Finding>,
+    seal_file: Option<PathBuf>,
+    from_seal: Option<FromSeal>,
+    /// Whether what came from the seal was held against the rest.
+    withdrawn: bool,
 }
 
 impl<'d> Staging<'d> {
+    /// Lets a seal give back what is lost, in the first round, and takes back in the next what does
+    /// not fit; whether anything changed.
+    fn seal(
+        &mut self,
+        round: usize,
+        volume: &Staged<'d>,
+        checked: &Checked,
+        decider: &mut Decider<'_>,
+        shared: (&Scanner, &Progress),
+    ) -> Result<bool> {
+        if checked.stopped {
+            return Ok(false);
+        }
+        match &mut self.from_seal {
+            Some(taken) if !self.withdrawn => {
+                self.withdrawn = true;
+                sealed::withdraw(volume, checked, taken)
+            }
+            None if round == 0 => {
+                let file = self.seal_file.as_deref();
+                self.from_seal = sealed::restore(volume, checked, file, decider, shared)?;
+                Ok(self.from_seal.as_ref().is_some_and(FromSeal::gave))
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// Repairs in memory until there is nothing left to do; the first check and the last one.
     fn rounds(
         &mut self,
@@ -328,6 +394,11 @@ impl<'d> Staging<'d> {
                 checked.given(given);
             }
             self.history.add(&checked);
+            if self.seal(round, &volume, &checked, decider, (scanner, progress))? {
+                first.get_or_insert(checked);
+                self.overlay = volume.into_device();
+                continue;
+            }
             let plan = if checked.stopped || round == MOST_ROUNDS {
                 Vec::new()
             } else {
@@ -489,7 +560,18 @@ impl History {
     }
 
     /// The findings with their outcomes, once `last` is what the device holds.
-    fn items(self, last: &Checked, committed: bool, tried: &HashSet<String>) -> Vec<Item> {
+    fn items(
+        self,
+        last: &Checked,
+        committed: bool,
+        tried: &HashSet<String>,
+        seal: Option<&FromSeal>,
+    ) -> Vec<Item> {
+        let from_seal = |item: &Item| {
+            let places = [item.place.block, item.place.inode].into_iter().flatten();
+            let mut blocks = places.map(BlockNo);
+            seal.is_some_and(|seal| blocks.any(|blkno| seal.blocks.contains(&blkno)))
+        };
         let left: HashSet<String> = last.findings.iter().map(key).collect();
         let finish = |(name, mut item, says): (String, Item, Option<&'static str>)| {
             let done = self.done.contains(&name);
@@ -500,6 +582,7 @@ impl History {
             let failure = self.failures.get(&name);
             let own = says.filter(|_| done || (tried.contains(&name) && failure.is_none()));
             let what = match (repaired, own, failure) {
+                (true, None, _) if from_seal(&item) => "it came back from the seal".to_owned(),
                 (true, Some(says), _) => says.to_owned(),
                 (true, None, _) => "it went with what was repaired beside it".to_owned(),
                 (false, _, Some(why)) => why.clone(),

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use cowfs_format::toolkit::report::Severity;
 
+use super::sealed::FromSeal;
 use crate::catalogue::{self, Entry, Finding, Layer};
 
 /// What a run does about problems that no `--policy` speaks of.
@@ -140,6 +141,24 @@ impl<'a> Decider<'a> {
         let answer = reply != Reply::No;
         self.answered.insert((key.to_owned(), answer));
         answer
+    }
+
+    /// Whether what a seal gives back is to be taken. Where nothing is newer than the seal, that loses
+    /// nothing.
+    pub(super) fn allows_seal(&mut self, taken: &FromSeal) -> bool {
+        match self.mode {
+            Mode::Yes => true,
+            Mode::Preen => taken.quiet,
+            Mode::Ask if self.all => true,
+            Mode::Ask => {
+                let shown = taken.line().unwrap_or_default();
+                let reply = self.asker.as_mut().map_or(Reply::No, |ask| {
+                    ask(&format!("{shown}\n    repair: restore them?"))
+                });
+                self.all |= reply == Reply::All;
+                reply != Reply::No
+            }
+        }
     }
 
     /// Whether the journals of a volume that was not unmounted may be replayed.

@@ -59,6 +59,7 @@ fn options(device: &dyn Device) -> Options {
         undo: None,
         reset_journal: false,
         superblock,
+        seal_file: None,
     }
 }
 

@@ -112,6 +112,7 @@ pub(super) fn fsck(device: &dyn DeviceMut, undo: &Path) -> Result<Report> {
         copy: false,
         undo: Some(undo.to_owned()),
         reset_journal: false,
+        seal_file: None,
         superblock,
     };
     let mut decider = Decider::new(Mode::Yes, []);
