@@ -4,7 +4,8 @@
 //! bench [--runs N] [--dir DIR] [--json FILE] [TASK]...   measure; TASK is mkfs, put, clone, check,
 //!                                                        ncheck, icheck, du, manifest, out, fill,
 //!                                                        fill-large, clone-large, clone-tree, dedupe,
-//!                                                        delete, sizes
+//!                                                        delete, sizes, seal
+//! bench sum FILE                                         read a file once, for its checksum
 //! bench floor FILE BLOCKS STRIDE                         write scattered blocks, and nothing else
 //! ```
 //!
@@ -14,6 +15,7 @@
 mod fill;
 mod measure;
 mod out;
+mod seal;
 mod share;
 mod stage;
 mod table;
@@ -61,6 +63,9 @@ enum Inner {
         blocks: u64,
         stride: u64,
     },
+    /// Reads a file once and prints its CRC-32C
+    #[command(hide = true)]
+    Sum { file: PathBuf },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -97,6 +102,8 @@ enum Task {
     Delete,
     /// Change volumes of 10 GiB, 1 TiB and 15 TiB
     Sizes,
+    /// Seal 512 MiB, and verify them
+    Seal,
 }
 
 fn main() -> ExitCode {
@@ -110,14 +117,20 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode> {
-    if let Some(Inner::Floor {
-        file,
-        blocks,
-        stride,
-    }) = &cli.inner
-    {
-        tasks::floor(file, *blocks, *stride)?;
-        return Ok(ExitCode::SUCCESS);
+    match &cli.inner {
+        Some(Inner::Floor {
+            file,
+            blocks,
+            stride,
+        }) => {
+            tasks::floor(file, *blocks, *stride)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Inner::Sum { file }) => {
+            seal::floor(file)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        None => {}
     }
     let target = place::target_dir();
     let dir = cli.dir.as_deref().unwrap_or(&target);
@@ -202,6 +215,10 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
     for (_, name, measure) in alone.iter().filter(|(task, _, _)| wanted(*task)) {
         eprintln!("{name}");
         outcomes.push(measure(stage, runs)?);
+    }
+    if wanted(Task::Seal) {
+        eprintln!("seal");
+        outcomes.extend(seal::seal(stage, runs)?);
     }
     let walks = [
         Task::Ncheck,
@@ -288,6 +305,7 @@ fn versions(stage: &Stage) -> Vec<String> {
         ("cp", "--version"),
         ("find", "--version"),
         ("debugfs.ocfs2", "-V"),
+        ("par2", "-V"),
     ];
     let ask = |(program, flag): (&str, &str)| {
         let said = stage.peer(program, "").ok()?.arg(flag).output().ok()?;
