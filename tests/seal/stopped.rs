@@ -74,8 +74,8 @@ fn renewing_can_be_stopped_at_every_write() {
         drop(volume);
         // At every moment there is one.
         assert!(sound(&base, when), "stopped at write {when}");
-        if done.is_ok() {
-            assert!(done.unwrap().is_some() && when > 5);
+        if let Ok(renewed) = done {
+            assert!(renewed.is_some() && when > 5);
             break;
         }
     }
