@@ -12,12 +12,12 @@ use cowfs_format::read::dir;
 use cowfs_format::toolkit::exit::ExitBits;
 use cowfs_format::toolkit::progress::Progress;
 use cowfs_format::toolkit::report::{Item, PathText, Place, Report, Severity};
-use cowfs_format::units::{BlockNo, Slot};
+use cowfs_format::units::{BlockNo, Geometry, Slot};
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::scan::Scanner;
 use cowfs_format::volume::system::SystemFile;
 
-use crate::catalogue::{AllocProblem, At, Finding, Problem};
+use crate::catalogue::{AllocProblem, At, DirProblem, Finding, Layer, Problem, VolumeProblem};
 use crate::facts::clusters::Clusters;
 use crate::facts::groups::SubGroups;
 use crate::facts::usage::Usage;
@@ -27,7 +27,8 @@ use crate::pass::cluster_groups::{self, GroupFact};
 use crate::pass::refcount::Attached;
 use crate::pass::system::System;
 use crate::pass::{
-    bitmap, connect, dir as dir_pass, inode, quota, refcount, slots, superblock, system,
+    bitmap, connect, dir as dir_pass, inode, quota, quota_blocks, refcount, slots, superblock,
+    system,
 };
 
 /// Cluster groups of one work item: enough to keep a thread busy for a while.
@@ -59,6 +60,8 @@ pub struct Checked {
     pub facts: serde_json::Map<String, serde_json::Value>,
     /// Whether the check was stopped before its end.
     pub stopped: bool,
+    /// Findings about objects that were not asked for.
+    pub(crate) aside: Vec<Finding>,
     /// What repairs are made from.
     pub(crate) evidence: Evidence,
 }
@@ -100,6 +103,22 @@ impl Evidence {
 }
 
 impl Checked {
+    /// Puts aside all findings but those about one object: an inode, a group and what it allocates, or
+    /// any other block.
+    pub fn keep_only(&mut self, object: BlockNo) {
+        let about = |finding: &Finding| {
+            let of = |blkno: BlockNo| {
+                let group = self.evidence.groups.locate(blkno);
+                blkno == object || group.is_some_and(|(group, _)| group.blkno == object)
+            };
+            finding.at.inode.is_some_and(of) || finding.at.block.is_some_and(of)
+        };
+        let (kept, aside) = self.findings.drain(..).partition(about);
+        self.findings = kept;
+        self.aside = aside;
+        self.left_out = 0;
+    }
+
     /// The worst severity among the findings.
     #[must_use]
     pub fn worst(&self) -> Option<Severity> {
@@ -178,6 +197,12 @@ impl Checked {
     }
 }
 
+/// The memory that no check of a volume of this size can do without.
+pub(crate) fn least_memory(geo: &Geometry) -> u64 {
+    // Two bits a cluster.
+    u64::from(geo.clusters()) / 4
+}
+
 /// Checks a volume and writes nothing. The device is seen as it will be once its journals are
 /// replayed.
 ///
@@ -194,7 +219,7 @@ pub fn check_with<D: Device>(
     scanner: &Scanner,
     progress: &Progress,
 ) -> Checked {
-    let view = volume.view();
+    let view = volume.view().mending();
     let geo = view.geo();
     let system = System::read(view);
     let orphan_dirs = (0..view.info().max_slots)
@@ -219,6 +244,7 @@ pub fn check_with<D: Device>(
     superblock::journals(volume, &run.system, &mut run.out);
     superblock::slots(volume, &run.cx, &run.system, &mut run.out);
     superblock::heartbeat(&run.cx, &run.system, &mut run.out);
+    quota_blocks::scan(&run.cx, &run.system, &mut run.out);
     let groups = run.cluster_groups();
     run.suballocators();
     run.inodes();
@@ -371,6 +397,11 @@ impl Run<'_, '_> {
                 out.append(found.out);
             },
         );
+        let (old, new) = self.out.one_hash;
+        if old + new > 0 {
+            let at = At::block(self.cx.view.info().superblock);
+            self.out.find(at, DirProblem::DxOneHash { old, new });
+        }
         let count = links.dirs.len() as u64;
         if !self.scanner.stopped() {
             let found = connect::tree(&self.cx, &mut links);
@@ -459,6 +490,7 @@ impl Run<'_, '_> {
             left_out += (findings.len() - MOST_FINDINGS) as u64;
             findings.truncate(MOST_FINDINGS);
         }
+        doubt(&mut findings);
         let mut wanted: Vec<BlockNo> = findings.iter().filter_map(|f| f.at.inode).collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -495,7 +527,50 @@ impl Run<'_, '_> {
             names,
             facts,
             stopped,
+            aside: Vec::new(),
             evidence,
+        }
+    }
+}
+
+/// Takes back corrections of blocks in which something else is wrong: such a block is not what it was
+/// before, and the explanation that led to it was a coincidence.
+fn doubt(findings: &mut [Finding]) {
+    let place = |finding: &Finding| finding.at.block.or(finding.at.inode);
+    let guess = |finding: &Finding| match finding.problem {
+        Problem::VolumeProblem(
+            VolumeProblem::EccTwoBits { what, .. } | VolumeProblem::EccBurst { what, .. },
+        ) => Some(what),
+        _ => None,
+    };
+    let mut guessed: HashMap<BlockNo, (usize, &'static str)> = HashMap::new();
+    for (number, finding) in findings.iter().enumerate() {
+        if let (Some(what), Some(blkno)) = (guess(finding), place(finding)) {
+            guessed.insert(blkno, (number, what));
+        }
+    }
+    if guessed.is_empty() {
+        return;
+    }
+    // Counts and marks that disagree with a block may be wrong themselves.
+    let inside = [
+        Layer::Volume,
+        Layer::Groups,
+        Layer::Trees,
+        Layer::Names,
+        Layer::Index,
+    ];
+    let wrong = findings.iter().filter(|finding| {
+        let entry = finding.problem.entry();
+        let layer = entry.remedy.map(|remedy| remedy.layer);
+        entry.severity > Severity::Note && layer.is_none_or(|layer| inside.contains(&layer))
+    });
+    let doubted: Vec<_> = wrong
+        .filter_map(|finding| guessed.get(&place(finding)?).copied())
+        .collect();
+    for (number, what) in doubted {
+        if let Some(finding) = findings.get_mut(number) {
+            finding.problem = VolumeProblem::BadCrc { what }.into();
         }
     }
 }

@@ -11,6 +11,7 @@ mod cli;
 mod facts;
 mod pass;
 pub mod repair;
+pub mod schema;
 mod seal;
 
 pub use check::{Checked, Options, check, check_with};

@@ -223,6 +223,13 @@ fn wrong_usage_has_its_own_status() {
         &["-b", "5", "x"],
         &["-r", "9", "x"],
         &["--threads", "0", "x"],
+        &["-n", "-p", "x"],
+        &["-n", "-D", "x"],
+        &["-n", "-G", "x"],
+        &["-P", "-q", "x"],
+        &["--name-hash=none", "x"],
+        &["--max-memory", "1M", "x"],
+        &["--max-memory", "lots", "x"],
         &[],
         &["--explain", "NO_SUCH_CODE"],
     ] {
@@ -271,4 +278,16 @@ fn progress_is_written_for_programs() {
     let words: Vec<&str> = last.split(' ').collect();
     assert_eq!(words.len(), 4, "{last}");
     assert_eq!((words[1], words[3]), (words[2], path), "{last}");
+}
+
+/// Every code of fsck.ocfs2's own page of checks is explained: as ours, or where it went.
+#[test]
+fn the_codes_of_fsck_ocfs2_are_known() {
+    let codes = cowfs_tests::need!(cowfs_tests::oracle::check_codes());
+    assert!(codes.len() > 100);
+    let unknown: Vec<_> = codes
+        .iter()
+        .filter(|code| fsck(&["--explain", code]).0 != 0)
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
 }

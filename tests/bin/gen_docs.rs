@@ -92,12 +92,13 @@ fn write_all(directory: &Path) -> Result<()> {
             put(&directory.join(folder), &file, &script)?;
         }
     }
-    let schema = format!("{:#}\n", debugfs_cowfs::schema::document());
-    put(
-        &directory.join("cowfs"),
-        "debugfs.schema.json",
-        schema.as_bytes(),
-    )?;
+    for (name, schema) in [
+        ("debugfs.schema.json", debugfs_cowfs::schema::document()),
+        ("fsck.schema.json", fsck_cowfs::schema::document()),
+    ] {
+        let schema = format!("{schema:#}\n");
+        put(&directory.join("cowfs"), name, schema.as_bytes())?;
+    }
     Ok(())
 }
 
@@ -186,7 +187,7 @@ fn notes(roff: &mut Roff, command: &Command) {
 }
 
 /// The programs that write volumes.
-const WRITERS: [&str; 3] = ["mkfs.cowfs", "debugfs.cowfs", "reflink.cowfs"];
+const WRITERS: [&str; 4] = ["mkfs.cowfs", "fsck.cowfs", "debugfs.cowfs", "reflink.cowfs"];
 
 /// What a writer does about nodes that may have the volume mounted.
 fn clusters(roff: &mut Roff) {
@@ -264,6 +265,15 @@ fn problems(roff: &mut Roff) {
         ]);
         roff.text([roman(entry.explanation.trim())]);
         roff.text([roman(entry.repair())]);
+    }
+    roff.control("SH", ["CODES OF FSCK.OCFS2 THAT ARE NONE HERE"]);
+    for theirs in catalogue::ELSEWHERE {
+        roff.control("TP", []);
+        roff.text([bold(theirs.code)]);
+        roff.text([roman(theirs.why)]);
+        if !theirs.ours.is_empty() {
+            roff.text([roman(format!("See {}.", theirs.ours.join(", ")))]);
+        }
     }
 }
 

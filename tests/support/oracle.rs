@@ -70,6 +70,24 @@ pub fn tools() -> Result<()> {
     Ok(())
 }
 
+/// The codes of the page that describes the checks of fsck.ocfs2.
+///
+/// # Errors
+/// The page is not here.
+pub fn check_codes() -> Result<Vec<String>> {
+    let page = "/usr/share/man/man8/fsck.ocfs2.checks.8.gz";
+    let text = Command::new("zcat").arg(page).output()?;
+    let text = String::from_utf8_lossy(&text.stdout);
+    let sections = text.lines().filter_map(|line| line.strip_prefix(".SS "));
+    let codes: Vec<String> = sections
+        .map(|code| code.trim_matches('"').to_owned())
+        .collect();
+    if codes.is_empty() {
+        return Err(Missing::new(page, "Debian's package ocfs2-tools brings it").into());
+    }
+    Ok(codes)
+}
+
 /// Address space that fsck.ocfs2 gets. It fills a part of all memory with caches, which takes it far longer than the
 /// check of a small volume; where it gets no more it makes do with smaller ones.
 const ADDRESS_SPACE: u64 = 128 << 20;

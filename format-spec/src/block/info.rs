@@ -2,10 +2,10 @@
 
 use zerocopy::FromBytes;
 
-use crate::ecc::{self, Verdict};
+use crate::ecc::{self, Flips, Verdict};
 use crate::error::{Error, Result};
 use crate::layout::{
-    Dinode, Features, Incompat, OcfsHeader, SUPER_BLOCK_BLKNO, SUPER_BLOCK_BODY,
+    Dinode, Features, Incompat, Kind, OcfsHeader, SUPER_BLOCK_BLKNO, SUPER_BLOCK_BODY,
     SUPER_BLOCK_SIGNATURE, SuperBlock,
 };
 use crate::units::{BlockNo, Generation, Geometry};
@@ -84,6 +84,36 @@ impl VolumeInfo {
             }
         }
         Self::tested(head, sb, blkno)
+    }
+
+    /// The superblock that the damaged one in block `blkno` was, where more than one flipped bit is to be
+    /// put right and there is only one way to do that; for checkers.
+    #[must_use]
+    pub fn mended(block: &[u8], blkno: BlockNo) -> Option<(Self, Flips)> {
+        let mut found = None;
+        for flips in ecc::explanations(block, 0x80) {
+            let mut fixed = block.to_vec();
+            flips.apply(&mut fixed);
+            let body = fixed.get(SUPER_BLOCK_BODY..)?;
+            let (head, _) = Dinode::ref_from_prefix(&fixed).ok()?;
+            let (sb, _) = SuperBlock::ref_from_prefix(body).ok()?;
+            let reserved = SuperBlock::FIELDS
+                .iter()
+                .filter(|field| matches!(field.kind, Kind::Reserved));
+            let sensible = head.i_signature == SUPER_BLOCK_SIGNATURE
+                && reserved
+                    .flat_map(|field| field.bytes(body))
+                    .all(|byte| *byte == 0);
+            let info = Self::tested(head, sb, blkno).ok().filter(|info| {
+                sensible && info.has(Incompat::META_ECC) && info.geo.block_bytes() == block.len()
+            });
+            if let Some(info) = info
+                && found.replace((info, flips)).is_some()
+            {
+                return None;
+            }
+        }
+        found
     }
 
     fn tested(head: &Dinode, sb: &SuperBlock, blkno: BlockNo) -> Result<Self> {

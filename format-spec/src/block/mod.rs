@@ -5,20 +5,28 @@
 //! tested: its signature, its record of its own number, the generation of the volume, and its CRC
 //! with the correction of a single flipped bit. A good signature alone proves nothing: journals
 //! and earlier formattings are full of good-looking blocks.
+//!
+//! What drivers read is what [`View::block`] gives. A checker looks through [`View::mending`] and sees
+//! more: blocks whose damage the check was not made for, but tells all the same.
 
 mod info;
+mod mend;
 mod meta;
+mod sense;
 
 use std::marker::PhantomData;
 use std::ops::Deref;
 
 pub use info::VolumeInfo;
 pub use meta::{MetaBlock, check_offset_of, identity_of};
+use sense::Sense;
 use zerocopy::FromBytes;
 
-use crate::ecc::{self, Verdict};
+use crate::ecc::{self, Flips, Verdict};
 use crate::error::{Error, Fault, FaultKind, Result};
-use crate::layout::{DIR_TRAILER, DIR_TRAILER_SIGNATURE, DirBlockTrailer, Incompat};
+use crate::layout::{
+    BUCKET_CHECK, DIR_TRAILER, DIR_TRAILER_SIGNATURE, DirBlockTrailer, Incompat, XATTR_BUCKET,
+};
 use crate::units::{BlockNo, Geometry};
 
 /// Bytes of one or more blocks: borrowed from a mapping or owned.
@@ -79,6 +87,7 @@ pub trait BlockSource: Sync {
 pub struct View<'v> {
     source: &'v dyn BlockSource,
     info: &'v VolumeInfo,
+    mends: bool,
 }
 
 impl std::fmt::Debug for View<'_> {
@@ -93,7 +102,22 @@ impl<'v> View<'v> {
     /// A view of what `source` holds.
     #[must_use]
     pub const fn new(source: &'v dyn BlockSource, info: &'v VolumeInfo) -> Self {
-        Self { source, info }
+        Self {
+            source,
+            info,
+            mends: false,
+        }
+    }
+
+    /// The same sight for a checker: a block that more than one bit of damage makes useless to every
+    /// driver is handed out as it was ([`EccState::Mended`]), when what was done to it is known and
+    /// its contents make sense; and a parity word that would be of no help is noticed.
+    #[must_use]
+    pub const fn mending(self) -> Self {
+        Self {
+            mends: true,
+            ..self
+        }
     }
 
     /// What the superblock says of the volume.
@@ -149,7 +173,9 @@ impl<'v> View<'v> {
     /// The device fails, or the block is not what it should be.
     pub fn block<B: MetaBlock>(self, blkno: BlockNo) -> Result<Checked<'v, B>> {
         let buf = self.raw(blkno)?;
-        Ok(decode(buf, blkno, self.info)?)
+        let view = self.if_near::<B>(&buf, blkno);
+        let tested = view.tested(buf, B::CHECK_AT, &self.sense_of::<B>(blkno));
+        Ok(identified(tested, blkno, self.info)?)
     }
 
     /// What `look` makes of the head of a block whose signature, own number and generation are good.
@@ -174,7 +200,9 @@ impl<'v> View<'v> {
             Err(Error::Fault(fault)) => return (None, vec![fault.kind]),
             Err(_) => return (None, vec![FaultKind::Unreadable]),
         };
-        let (buf, ecc, mut faults) = match verified(buf, B::CHECK_AT, self.has_ecc()) {
+        let view = self.if_near::<B>(&buf, blkno);
+        let tested = view.tested(buf, B::CHECK_AT, &self.sense_of::<B>(blkno));
+        let (buf, ecc, mut faults) = match tested {
             Ok((buf, ecc)) => (buf, ecc, Vec::new()),
             Err((kind, buf)) => (buf, EccState::Off, vec![kind]),
         };
@@ -205,22 +233,37 @@ impl<'v> View<'v> {
         (Some(block), faults)
     }
 
-    /// A run of blocks under one check at `check_at` (an xattr bucket, a quota block), with what
-    /// the check said; `None` in its place when it does not match.
+    /// A bucket of attributes, whose check covers all of its blocks, with what the check said; `None`
+    /// in its place when it does not match.
     ///
     /// # Errors
     /// The device fails.
-    pub fn checked_run(
-        self,
-        first: BlockNo,
-        count: usize,
-        check_at: usize,
-    ) -> Result<(BlockBuf<'v>, Option<EccState>)> {
-        let buf = self.run(first, count)?;
-        Ok(match verified(buf, check_at, self.has_ecc()) {
-            Ok((buf, state)) => (buf, Some(state)),
-            Err((_, buf)) => (buf, None),
-        })
+    pub fn bucket(self, first: BlockNo) -> Result<(BlockBuf<'v>, Option<EccState>)> {
+        let buf = self.run(first, XATTR_BUCKET >> self.geo().block_bits())?;
+        let sense = |sense: Sense<'_>| sense.bucket();
+        Ok(told(self.tested(buf, BUCKET_CHECK, &sense)))
+    }
+
+    /// A block of a quota file, as [`View::bucket`].
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn quota_block(self, blkno: BlockNo) -> Result<(BlockBuf<'v>, Option<EccState>)> {
+        let buf = self.raw(blkno)?;
+        let check_at = buf.len().saturating_sub(ecc::CHECK_BYTES);
+        let sense = |sense: Sense<'_>| sense.quota();
+        Ok(told(self.tested(buf, check_at, &sense)))
+    }
+
+    /// A directory block with a trailer that was not looked at, as [`View::bucket`].
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn trailed_block(self, blkno: BlockNo) -> Result<(BlockBuf<'v>, Option<EccState>)> {
+        let buf = self.raw(blkno)?;
+        let check_at = buf.len().saturating_sub(ecc::CHECK_BYTES);
+        let sense = |sense: Sense<'_>| sense.dir_block(blkno, None);
+        Ok(told(self.tested(buf, check_at, &sense)))
     }
 
     /// A directory block; it has a trailer when `with_trailer`, which is then tested.
@@ -233,13 +276,11 @@ impl<'v> View<'v> {
         directory: BlockNo,
         with_trailer: bool,
     ) -> Result<(BlockBuf<'v>, EccState)> {
-        let buf = self.raw(blkno)?;
         if !with_trailer {
-            return Ok((buf, EccState::Off));
+            return Ok((self.raw(blkno)?, EccState::Off));
         }
-        let check_at = buf.len().saturating_sub(ecc::CHECK_BYTES);
-        let (buf, state) =
-            verified(buf, check_at, self.has_ecc()).map_err(|(kind, _)| kind.at(blkno))?;
+        let (buf, state) = self.trailed_block(blkno)?;
+        let state = state.ok_or_else(|| FaultKind::Ecc.at(blkno))?;
         let at = buf.len().saturating_sub(DIR_TRAILER);
         let fault = |kind: FaultKind| Error::from(kind.at(blkno));
         let trailer = DirBlockTrailer::ref_from_bytes(buf.get(at..).unwrap_or_default())
@@ -279,6 +320,13 @@ pub enum EccState {
         /// Index of the bit.
         bit: usize,
     },
+    /// More was wrong than readers correct, and is corrected in this copy (only [`View::mending`]).
+    Mended {
+        /// What was wrong.
+        flips: Flips,
+    },
+    /// The CRC matched, but the parity word could not correct anything (only [`View::mending`]).
+    Unguarded,
 }
 
 /// A metadata block whose identity and check are good.
@@ -335,8 +383,17 @@ pub fn decode<'v, B: MetaBlock>(
     blkno: BlockNo,
     info: &VolumeInfo,
 ) -> Result<Checked<'v, B>, Fault> {
-    let (buf, ecc) = verified(buf, B::CHECK_AT, info.features.has(Incompat::META_ECC))
-        .map_err(|kind| identify::<B>(kind, blkno))?;
+    let tested = verified(buf, B::CHECK_AT, info.features.has(Incompat::META_ECC));
+    identified(tested, blkno, info)
+}
+
+/// Tests the identity of a block whose check was looked at.
+fn identified<'v, B: MetaBlock>(
+    tested: Tested<'v>,
+    blkno: BlockNo,
+    info: &VolumeInfo,
+) -> Result<Checked<'v, B>, Fault> {
+    let (buf, ecc) = tested.map_err(|kind| identify::<B>(kind, blkno))?;
     let (head, _) = B::ref_from_prefix(&buf).map_err(|_| FaultKind::OutOfVolume.at(blkno))?;
     let mut found = [0; 8];
     found.copy_from_slice(buf.get(..8).unwrap_or(&[0; 8]));
@@ -382,12 +439,19 @@ fn identify<B: MetaBlock>((kind, buf): (FaultKind, BlockBuf<'_>), blkno: BlockNo
     }
 }
 
+/// A block with what its check said, or with its fault.
+type Tested<'v> = Result<(BlockBuf<'v>, EccState), (FaultKind, BlockBuf<'v>)>;
+
+/// The block whatever its check said.
+fn told(tested: Tested<'_>) -> (BlockBuf<'_>, Option<EccState>) {
+    match tested {
+        Ok((buf, state)) => (buf, Some(state)),
+        Err((_, buf)) => (buf, None),
+    }
+}
+
 /// Compares a block with its check and corrects a single bit, in a copy.
-fn verified(
-    buf: BlockBuf<'_>,
-    check_at: usize,
-    has_ecc: bool,
-) -> Result<(BlockBuf<'_>, EccState), (FaultKind, BlockBuf<'_>)> {
+fn verified(buf: BlockBuf<'_>, check_at: usize, has_ecc: bool) -> Tested<'_> {
     if !has_ecc {
         return Ok((buf, EccState::Off));
     }

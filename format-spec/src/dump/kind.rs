@@ -10,16 +10,15 @@ use crate::layout::jbd2::{
     self, BlockHeader, BlockTag, BlockTag3, Checksums, CommitBlock, JournalSuperBlock, LogForm,
 };
 use crate::layout::{
-    ChainList, ChainRec, DINODE_HEAD, DIR_TRAILER, DIR_TRAILER_SIGNATURE, DIRENT_HEAD, Dinode,
-    DirBlockTrailer, DirEntry, DxEntry, DxEntryList, DxLeaf, DxRoot, DynFeatures, Encoding,
-    ExtendedSlot, ExtentBlock, ExtentList, ExtentRec, ExtentRecInterior, FileType, GROUP_BITMAP,
-    GROUP_LIST, GlobalQuotaInfo, GroupDesc, InlineData, InodeFlags, Kind, LocalAlloc,
-    LocalQuotaInfo, OcfsHeader, RefcountBlock, RefcountList, RefcountRec, SUPER_BLOCK_SIGNATURE,
-    SuperBlock, TruncateLog, TruncateRec, XATTR_BUCKET, XattrBlock, XattrEntry, XattrHeader,
-    XattrTreeRoot, XattrValueRoot,
+    BUCKET_CHECK, ChainList, ChainRec, DINODE_HEAD, DIR_TRAILER, DIR_TRAILER_SIGNATURE,
+    DIRENT_HEAD, Dinode, DirBlockTrailer, DirEntry, DxEntry, DxEntryList, DxLeaf, DxRoot,
+    DynFeatures, Encoding, ExtendedSlot, ExtentBlock, ExtentList, ExtentRec, ExtentRecInterior,
+    FileType, GROUP_BITMAP, GROUP_LIST, GlobalQuotaInfo, GroupDesc, InlineData, InodeFlags, Kind,
+    LocalAlloc, LocalQuotaInfo, OcfsHeader, RefcountBlock, RefcountList, RefcountRec,
+    SUPER_BLOCK_SIGNATURE, SuperBlock, TruncateLog, TruncateRec, XATTR_BUCKET, XattrBlock,
+    XattrEntry, XattrHeader, XattrTreeRoot, XattrValueRoot,
 };
 use crate::read::dir;
-use crate::read::xattr::BUCKET_CHECK;
 use crate::units::index;
 
 /// What a block is laid out as.

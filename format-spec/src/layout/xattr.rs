@@ -6,6 +6,8 @@ use super::{BlockCheck, Kind, layout};
 
 /// Size of a bucket of the xattr tree, whatever the block size.
 pub const XATTR_BUCKET: usize = 4096;
+/// Offset of the check in a bucket.
+pub const BUCKET_CHECK: usize = 8;
 /// Largest value stored beside its name.
 pub const XATTR_LOCAL_MAX: u64 = 80;
 /// `xb_flags`: the block holds a tree of buckets.

@@ -7,7 +7,7 @@
 use zerocopy::FromBytes;
 
 use crate::block::View;
-use crate::ecc::{self, CHECK_BYTES, Verdict};
+use crate::ecc::CHECK_BYTES;
 use crate::error::{Error, FaultKind, Result};
 use crate::layout::{
     DiskDqblk, GlobalQuotaInfo, LocalDqblk, LocalQuotaInfo, QUOTA_TREE_ROOT, QuotaLeaf,
@@ -101,15 +101,10 @@ impl<'v> Blocks<'v> {
     /// A block, after its check was tested.
     fn read(&self, logical: u32) -> Result<Box<[u8]>> {
         let home = self.home(logical)?;
-        let mut bytes = self.view.raw(home)?.into_owned();
-        if self.view.has_ecc() {
-            match ecc::verify(&bytes, self.room()) {
-                Verdict::Good => {}
-                Verdict::OneBit { bit } => ecc::flip(&mut bytes, bit),
-                Verdict::Bad => return Err(FaultKind::Ecc.at(home).into()),
-            }
+        match self.view.quota_block(home)? {
+            (bytes, Some(_)) => Ok(bytes.into_owned()),
+            (_, None) => Err(FaultKind::Ecc.at(home).into()),
         }
-        Ok(bytes)
     }
 }
 

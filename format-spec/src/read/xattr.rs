@@ -9,7 +9,6 @@ use std::ops::ControlFlow;
 use zerocopy::FromBytes;
 
 use crate::block::{BlockBuf, Checked, EccState, View};
-use crate::ecc::{self, Verdict};
 use crate::error::{Error, FaultKind, Result};
 use crate::layout::{
     Dinode, XATTR_BLOCK_BODY, XATTR_BUCKET, XATTR_INDEXED, XattrBlock, XattrEntry, XattrHeader,
@@ -191,23 +190,9 @@ pub fn inline_area<'a>(inode: &'a Checked<'_, Dinode>) -> Option<&'a [u8]> {
 /// # Errors
 /// The bucket cannot be read or is damaged.
 pub fn bucket(view: View<'_>, first: BlockNo) -> Result<(BlockBuf<'_>, EccState)> {
-    let buf = view.run(first, XATTR_BUCKET >> view.geo().block_bits())?;
-    if !view.has_ecc() {
-        return Ok((buf, EccState::Off));
-    }
-    match ecc::verify(&buf, BUCKET_CHECK) {
-        Verdict::Good => Ok((buf, EccState::Clean)),
-        Verdict::OneBit { bit } => {
-            let mut fixed = buf.into_owned();
-            ecc::flip(&mut fixed, bit);
-            Ok((BlockBuf::Owned(fixed), EccState::Corrected { bit }))
-        }
-        Verdict::Bad => Err(FaultKind::Ecc.at(first).into()),
-    }
+    let (buf, state) = view.bucket(first)?;
+    Ok((buf, state.ok_or_else(|| FaultKind::Ecc.at(first))?))
 }
-
-/// Offset of the check in a bucket.
-pub const BUCKET_CHECK: usize = 8;
 
 /// Whether the block holds the root of a tree of buckets.
 #[must_use]

@@ -7,6 +7,7 @@
 
 pub mod alone;
 pub mod exit;
+pub mod memory;
 pub mod open;
 pub mod progress;
 pub mod report;

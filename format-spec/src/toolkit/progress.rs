@@ -3,12 +3,13 @@
 //! A bar is drawn on stderr, and only when that is a terminal; a program can ask for lines in the
 //! form of e2fsck (`pass done total device`) on a descriptor instead. Neither touches results.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -59,6 +60,8 @@ impl Sink {
 /// What the ticker and the workers share.
 #[derive(Debug, Default)]
 struct State {
+    /// Passes with the time that they began.
+    begun: Mutex<Vec<(u64, Instant)>>,
     pass: AtomicU64,
     done: AtomicU64,
     total: AtomicU64,
@@ -93,6 +96,26 @@ impl Progress {
         self.state.done.store(0, Ordering::Relaxed);
         self.state.total.store(total, Ordering::Relaxed);
         self.state.pass.store(pass, Ordering::Relaxed);
+        if let Ok(mut begun) = self.state.begun.lock() {
+            begun.push((pass, Instant::now()));
+        }
+    }
+
+    /// How long each pass took so far, by number; a pass made again is added up.
+    #[must_use]
+    pub fn timings(&self) -> BTreeMap<u64, Duration> {
+        let begun = self.state.begun.lock().map(|begun| begun.clone());
+        let begun = begun.unwrap_or_default();
+        let ends = begun
+            .iter()
+            .skip(1)
+            .map(|(_, at)| *at)
+            .chain([Instant::now()]);
+        let mut all = BTreeMap::new();
+        for ((pass, at), end) in begun.iter().zip(ends) {
+            *all.entry(*pass).or_default() += end.saturating_duration_since(*at);
+        }
+        all
     }
 
     /// Counts `steps` as done.

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth knowing; nothing is wrong.
@@ -59,6 +60,7 @@ impl PathText {
 
 /// Where a finding is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Place {
     /// The block.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +70,21 @@ pub struct Place {
     pub inode: Option<u64>,
     /// A name of that inode.
     #[serde(flatten, serialize_with = "path_fields")]
+    #[cfg_attr(feature = "schema", schemars(with = "PathFields"))]
     pub path: Option<PathText>,
+}
+
+/// What a path is in JSON.
+#[cfg(feature = "schema")]
+#[derive(schemars::JsonSchema)]
+#[allow(dead_code)] // Only its schema is wanted.
+struct PathFields {
+    /// The path, with replacement characters for what is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// All bytes of a path that is not UTF-8, in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_b64: Option<String>,
 }
 
 fn path_fields<S: Serializer>(path: &Option<PathText>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -132,6 +148,7 @@ pub fn unbase64(text: &str) -> Option<Vec<u8>> {
 
 /// One finding.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Item {
     /// Stable code.
     pub code: &'static str,
@@ -152,6 +169,7 @@ pub struct Item {
 
 /// What was done about a finding.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Outcome {
     /// Whether it is gone.
     pub repaired: bool,
@@ -161,6 +179,7 @@ pub struct Outcome {
 
 /// All that a run has to say of a volume.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// Version of this form; it changes when a field changes its meaning.
     pub schema: u32,

@@ -65,6 +65,21 @@ fn write_entry(area: &mut [u8], offset: usize, rec_len: usize, new: &NewEntry<'_
     area[at..at + new.name.len()].copy_from_slice(new.name);
 }
 
+/// Writes entries, which fit, one behind another; the last one has what is left.
+pub(super) fn lay_entries(area: &mut [u8], list: &[NewEntry<'_>]) {
+    let mut offset = 0;
+    for (i, entry) in list.iter().enumerate() {
+        let last = i + 1 == list.len();
+        let rec_len = if last {
+            area.len() - offset
+        } else {
+            dirent_bytes(entry.name.len())
+        };
+        write_entry(area, offset, rec_len, entry);
+        offset += rec_len;
+    }
+}
+
 /// The largest hole of an area, as a trailer states it: 0 when too small for any name.
 pub(super) fn largest_hole(area: &[u8]) -> usize {
     let hole = entries(area)
@@ -343,17 +358,7 @@ impl Txn<'_> {
         list: &[NewEntry<'_>],
     ) -> Result<()> {
         let mut area = vec![0; self.directory_block_room()];
-        let mut offset = 0;
-        for (i, entry) in list.iter().enumerate() {
-            let last = i + 1 == list.len();
-            let rec_len = if last {
-                area.len() - offset
-            } else {
-                dirent_bytes(entry.name.len())
-            };
-            write_entry(&mut area, offset, rec_len, entry);
-            offset += rec_len;
-        }
+        lay_entries(&mut area, list);
         self.write_directory_block(blkno, directory, &area)
     }
 

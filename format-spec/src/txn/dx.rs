@@ -19,20 +19,23 @@ use crate::read::dx::{self, DxListView};
 use crate::read::extent::{self, Extent};
 use crate::read::{dir, inode};
 use crate::txn::dir::{NewEntry, insert, largest_hole};
-use crate::txn::{Edit, TreeRoot, Txn};
+use crate::txn::{EVERY_HASH, Edit, TreeRoot, Txn};
 use crate::units::{BlockNo, Slot, low16};
 use crate::volume::system::SystemFile;
 
 impl Txn<'_> {
-    /// The hashes under which a name is indexed.
-    fn hashes(&self, name: &[u8]) -> Vec<DxHash> {
-        let seed = self.info.dx_seed;
-        let signed = dx_hash(name, seed, HashKind::Signed);
-        if hash_is_split(name) {
-            vec![dx_hash(name, seed, HashKind::Unsigned), signed]
+    /// The hashes of a name among these kinds; one that has only one hash has that.
+    fn hashes(&self, name: &[u8], kinds: &[HashKind]) -> Vec<DxHash> {
+        let kinds = if hash_is_split(name) {
+            kinds
         } else {
-            vec![signed]
-        }
+            &[HashKind::Signed]
+        };
+        let seed = self.info.dx_seed;
+        kinds
+            .iter()
+            .map(|kind| dx_hash(name, seed, *kind))
+            .collect()
     }
 
     /// Makes the index of a directory from its entries.
@@ -210,7 +213,7 @@ impl Txn<'_> {
     /// Adds a name to the index.
     fn index_name(&mut self, directory: BlockNo, name: &[u8], blkno: BlockNo) -> Result<()> {
         let root = BlockNo(self.view().block::<Dinode>(directory)?.i_dx_root.get());
-        for hash in self.hashes(name) {
+        for hash in self.hashes(name, self.name_hashes) {
             let entry = DxEntry {
                 dx_major_hash: hash.major.into(),
                 dx_minor_hash: hash.minor.into(),
@@ -262,7 +265,7 @@ impl Txn<'_> {
     ) -> Result<()> {
         let root = BlockNo(self.view().block::<Dinode>(directory)?.i_dx_root.get());
         let mut removed = false;
-        for hash in self.hashes(name) {
+        for hash in self.hashes(name, EVERY_HASH) {
             removed |= self.unindex_entry(root, hash, blkno)?;
         }
         if !removed {

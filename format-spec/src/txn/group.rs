@@ -164,6 +164,7 @@ fn joined<'v, D: DeviceMut>(volume: &'v Volume<D>, info: &'v VolumeInfo, parts: 
         charges: parts.charges,
         unfinished: volume.unfinished(),
         grouped: true,
+        name_hashes: super::EVERY_HASH,
     }
 }
 

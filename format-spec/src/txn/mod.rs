@@ -18,6 +18,7 @@ mod inode;
 mod local_quota;
 mod mark;
 mod merge;
+mod pack;
 mod quota;
 mod recover;
 mod refcount;
@@ -45,7 +46,7 @@ use crate::block::{BlockBuf, BlockSource, MetaBlock, View, VolumeInfo};
 use crate::device::{Device, DeviceMut, OverlayDevice};
 use crate::ecc;
 use crate::error::{Error, Result};
-use crate::layout::{Incompat, RoCompat};
+use crate::layout::{HashKind, Incompat, RoCompat};
 use crate::units::{BlockNo, Slot};
 use crate::volume::Volume;
 
@@ -67,7 +68,12 @@ pub struct Txn<'v> {
     /// Whether it is a step of a [`Group`]: then only what this step allocated is written at once,
     /// because what earlier steps staged can still be given up.
     grouped: bool,
+    /// Hashes under which names that have two are entered into indexes.
+    name_hashes: &'static [HashKind],
 }
+
+/// All hashes of a name: whoever looks finds it.
+const EVERY_HASH: &[HashKind] = &[HashKind::Unsigned, HashKind::Signed];
 
 /// The blocks that a transaction holds.
 type StagedBlocks = BTreeMap<BlockNo, Staged>;
@@ -163,6 +169,7 @@ impl<D: DeviceMut> Volume<D> {
             charges: quota::Charges::default(),
             unfinished: volume.unfinished(),
             grouped: false,
+            name_hashes: EVERY_HASH,
         })
     }
 }
@@ -186,6 +193,7 @@ impl<D: Device> Volume<OverlayDevice<D>> {
             charges: quota::Charges::default(),
             unfinished: volume.unfinished(),
             grouped: false,
+            name_hashes: EVERY_HASH,
         }
     }
 }

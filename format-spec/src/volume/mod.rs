@@ -32,6 +32,8 @@ pub struct Volume<D> {
     journals: Vec<JournalState>,
     /// What [`Volume::watch`] found, when it found nobody alive.
     alone: Option<watch::Alone>,
+    /// Whether somebody else answers for that: see [`Volume::trust`].
+    trusted: bool,
     /// Whether a commit failed so late that the journals must be read again.
     unfinished: AtomicBool,
 }
@@ -57,7 +59,17 @@ impl<D: Device> Volume<D> {
     /// # Errors
     /// There is no volume, or none that this library can read.
     pub fn open(device: D) -> Result<Self> {
-        let info = probe(&device)?;
+        let info = probe(&device, false)?;
+        Self::with_info(device, info)
+    }
+
+    /// As [`Volume::open`], for a checker: a superblock that drivers refuse because more than one bit of
+    /// it flipped is taken as it was, where that is known.
+    ///
+    /// # Errors
+    /// As [`Volume::open`].
+    pub fn open_mending(device: D) -> Result<Self> {
+        let info = probe(&device, true)?;
         Self::with_info(device, info)
     }
 
@@ -105,6 +117,7 @@ impl<D: Device> Volume<D> {
             pending: BTreeMap::new(),
             journals: Vec::new(),
             alone: None,
+            trusted: false,
             unfinished: AtomicBool::new(false),
         };
         volume.load_journals();
@@ -251,7 +264,7 @@ impl<D: Device> BlockSource for Volume<D> {
 
 /// Which volume is on a device, when its superblock can be read.
 pub fn identity(device: &impl Device) -> Option<Identity> {
-    let info = probe(device).ok()?;
+    let info = probe(device, false).ok()?;
     Some(Identity {
         uuid: info.uuid,
         generation: info.fs_generation.0,
@@ -260,7 +273,8 @@ pub fn identity(device: &impl Device) -> Option<Identity> {
 }
 
 /// Finds the superblock of a device.
-fn probe(device: &impl Device) -> Result<VolumeInfo> {
+/// Looks for the superblock; one that is damaged counts when `mends` and it is known what it was.
+fn probe(device: &impl Device, mends: bool) -> Result<VolumeInfo> {
     let mut sector = [0; 512];
     device.read_at(0, &mut sector).map_err(|error| {
         let why = if is_end(&error) {
@@ -279,7 +293,7 @@ fn probe(device: &impl Device) -> Result<VolumeInfo> {
     for bits in Geometry::BLOCK_BITS {
         let mut block = vec![0; 1 << bits];
         match device.read_at(SUPER_BLOCK_BLKNO << bits, &mut block) {
-            Ok(()) if block.starts_with(&SUPER_BLOCK_SIGNATURE) => {}
+            Ok(()) if block.starts_with(&SUPER_BLOCK_SIGNATURE) || mends && is_near(&block) => {}
             // A place that cannot be read may be the one; one beyond the end is not.
             Err(error) if !is_end(&error) => {
                 let why = error.to_string();
@@ -288,7 +302,12 @@ fn probe(device: &impl Device) -> Result<VolumeInfo> {
             }
             _ => continue,
         }
-        match VolumeInfo::from_superblock(&block, BlockNo(SUPER_BLOCK_BLKNO)) {
+        let blkno = BlockNo(SUPER_BLOCK_BLKNO);
+        let info = VolumeInfo::from_superblock(&block, blkno).or_else(|error| {
+            let mended = VolumeInfo::mended(&block, blkno).filter(|_| mends);
+            mended.map(|(info, _)| info).ok_or(error)
+        });
+        match info {
             Ok(info) if info.geo.block_bits() == bits => return Ok(info),
             Ok(info) => {
                 let bits = info.geo.block_bits();
@@ -304,6 +323,13 @@ fn probe(device: &impl Device) -> Result<VolumeInfo> {
     Err(first_error.unwrap_or_else(|| Error::NotAVolume {
         why: "no OCFS2 superblock at 1, 2, 4 or 8 KiB".to_owned(),
     }))
+}
+
+/// Whether a block may have begun with the signature before no more than a few bits of it flipped.
+fn is_near(block: &[u8]) -> bool {
+    let pairs = block.iter().zip(SUPER_BLOCK_SIGNATURE);
+    let wrong: u32 = pairs.map(|(found, due)| (found ^ due).count_ones()).sum();
+    wrong <= 16
 }
 
 /// Whether a read failed because the device ends there.

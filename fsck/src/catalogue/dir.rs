@@ -136,10 +136,28 @@ problems! {
         "name \"{name}\" cannot be found through the directory's index"
         => Index "the index is made anew from the names";
 
-    /// The index of a directory has an entry for which there is no name, or one in a leaf where no lookup looks for it.
+    /// The index of a directory has an entry that leads to a block of somebody else, or one in a leaf where no lookup looks for it.
     DxStale { major: u32, minor: u32, block: u64 } = "X_DX_STALE" Error preen
         "index entry {major:08x}:{minor:08x} leads to block {block}, but no such name is there"
         => Index "the index is made anew from the names";
+
+    /// The index of a directory has an entry for a name that is not there any more, in a block that is the directory's. Nobody is led astray by it: who looks for a name
+    /// compares it with those in the block. Drivers leave such an entry behind when they remove a name with a byte of 0x80 or above that was indexed under both of its hashes.
+    DxLeft { major: u32, minor: u32, block: u64 } = "X_DX_LEFT" Note preen
+        "index entry {major:08x}:{minor:08x} is left over from a name that was in block {block}"
+        => Index "the index is made anew from the names";
+
+    /// The hash of a name with a byte of 0x80 or above depends on the kernel: Linux up to 6.1 on x86 and ocfs2-tools take bytes as signed, Linux from 6.2 on as unsigned.
+    /// This directory was filled by both, so that no such kernel finds all of its names, although all of them are listed. Opening, renaming or removing those fails,
+    /// and making one again puts the same name there twice. --name-hash=both lets every kernel find every name.
+    DxMixed { old: u64, new: u64 } = "X_DX_MIXED_HASH" Note ask
+        "Linux up to 6.1 (x86) does not find {old} of its names, Linux from 6.2 on does not find {new} others; see --name-hash";
+
+    /// The hash of a name with a byte of 0x80 or above depends on the kernel: Linux up to 6.1 on x86 and ocfs2-tools take bytes as signed, Linux from 6.2 on as unsigned.
+    /// The directories of this volume were filled by kernels of one kind, and those of the other kind do not find these names, although they list them.
+    /// --name-hash=both lets every kernel find every name; --name-hash=signed or =unsigned, those that look for that hash.
+    DxOneHash { old: u64, new: u64 } = "X_DX_ONE_HASH" Note ask
+        "in {old} directories there are names that Linux up to 6.1 (x86) does not find, in {new} some that Linux from 6.2 on does not find; see --name-hash";
 
     /// The number of names in the root of an index must be right, or an empty directory cannot be removed, or a full one can.
     DxNumEntries { found: u32, expected: u64 } = "X_DX_NUM_ENTRIES" Error preen

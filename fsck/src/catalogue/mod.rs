@@ -8,6 +8,7 @@
 
 mod alloc;
 mod dir;
+mod elsewhere;
 mod inode;
 mod refcount;
 mod volume;
@@ -22,6 +23,7 @@ use serde::Serialize;
 
 pub use alloc::AllocProblem;
 pub use dir::DirProblem;
+pub use elsewhere::{ELSEWHERE, Elsewhere};
 pub use inode::InodeProblem;
 pub use refcount::RefcountProblem;
 pub use volume::VolumeProblem;

@@ -6,7 +6,7 @@ problems! {
     /// Problems of the volume as a whole.
     VolumeProblem;
 
-    /// The CRC32 of a metadata block does not match its contents, and no single flipped bit explains it.
+    /// The CRC32 of a metadata block does not match its contents, and neither do one or two flipped bits nor a run of 16 explain it.
     /// The kernel refuses such a block with an I/O error. What can still be made out of it is checked all the same.
     BadCrc { what: &'static str } = "BAD_CRC32" Error ask
         "checksum of the {what} does not match its contents"
@@ -17,6 +17,33 @@ problems! {
     EccOneBit { what: &'static str, bit: u64 } = "X_ECC_ONE_BIT" Warning preen
         "bit {bit} of the {what} is flipped; the ECC corrects it"
         => Blocks "the bit is put right";
+
+    /// Two bits of a metadata block are wrong on the device. The ECC is made for one, and drivers refuse the block with an I/O error; but CRC32 and
+    /// parity together tell which two they are when only one pair explains them and the block then makes sense. It was checked as it was before.
+    EccTwoBits { what: &'static str, bits: Vec<u64> } = "X_ECC_TWO_BITS" Error preen
+        "bits {bits:?} of the {what} are flipped; CRC and ECC together tell which"
+        => Blocks "the two bits are put right";
+
+    /// Several bits of a metadata block are wrong on the device, all within 16 bits, as when two bytes beside each other are lost. Drivers refuse the block
+    /// with an I/O error; but CRC32 and parity together tell which bits they are when only one run explains them and the block then makes sense. It was checked as it was before.
+    EccBurst { what: &'static str, bits: Vec<u64> } = "X_ECC_BURST" Error preen
+        "bits {bits:?} of the {what} are flipped; CRC and ECC together tell which"
+        => Blocks "the bits are put right";
+
+    /// A bit of the check of a metadata block is wrong on the device. The contents are right, which the parity tells, but drivers refuse the block with an I/O error.
+    EccOfCheck { what: &'static str, bit: u64 } = "X_ECC_OF_CHECK" Error preen
+        "bit {bit} of the {what} is flipped, in its check; the contents are right"
+        => Blocks "the bit is put right";
+
+    /// The CRC32 of a metadata block matches, so that drivers take it, but its parity word would not lead to the bit when one flips.
+    EccParity { what: &'static str } = "X_ECC_PARITY" Warning preen
+        "the parity word of the {what} does not match its contents, its checksum does"
+        => Blocks "the block gets a new check";
+
+    /// Bytes that the format keeps for later must be zero, or a newer driver may take them for something. This one has no meaning yet.
+    Reserved { field: &'static str } = "X_RESERVED" Warning preen
+        "reserved field {field} is not zero"
+        => Blocks "the reserved fields of the block are cleared";
 
     /// The device failed to read a block that the volume needs. The check goes on without it.
     Unreadable { what: &'static str } = "X_UNREADABLE" Error ask

@@ -13,7 +13,9 @@ use cowfs_format::error::FaultKind;
 use cowfs_format::layout::RoCompat;
 use cowfs_format::units::BlockNo;
 
-use crate::catalogue::{At, BlockKind, Finding, Problem, VolumeProblem};
+use crate::catalogue::{At, BlockKind, DirProblem, Finding, Problem, VolumeProblem};
+use crate::pass::index::Lacking;
+use crate::pass::reserved;
 use clusters::Clusters;
 use groups::{Kind, SubGroups};
 use usage::Usage;
@@ -40,6 +42,8 @@ pub(crate) struct Out {
     pub(crate) inodes: u64,
     /// What users and groups use, on volumes that account for it.
     pub(crate) usage: Usage,
+    /// Directories with names that old drivers, and new ones, do not find.
+    pub(crate) one_hash: (u64, u64),
 }
 
 impl Out {
@@ -63,6 +67,19 @@ impl Out {
         self.owners.append(&mut later.owners);
         self.inodes += later.inodes;
         self.usage.append(later.usage);
+        self.one_hash.0 += later.one_hash.0;
+        self.one_hash.1 += later.one_hash.1;
+    }
+
+    /// Notes names that some drivers do not find: each directory that hides some from all of them, and
+    /// how many there are that hide some from one kind.
+    pub(crate) fn tell_hashes(&mut self, at: At, lacking: Lacking) {
+        match (lacking.signed, lacking.unsigned) {
+            (0, 0) => {}
+            (0, _) => self.one_hash.1 += 1,
+            (_, 0) => self.one_hash.0 += 1,
+            (old, new) => self.find(at, DirProblem::DxMixed { old, new }),
+        }
     }
 
     /// Adds up changes at the same place, so that memory grows with distinct ranges.
@@ -191,15 +208,29 @@ impl<'v> Cx<'v> {
         }
         let block = block.filter(|_| faults.len() <= 1)?;
         note_ecc(out, at, kind.name(), block.ecc());
+        reserved::check(out, at, block.bytes());
         Some(block)
     }
 }
 
-/// Notes a bit that the ECC corrected.
+/// Notes what the check of a block corrected.
 pub(crate) fn note_ecc(out: &mut Out, at: At, what: &'static str, state: EccState) {
-    if let EccState::Corrected { bit } = state {
-        let bit = bit as u64;
-        out.find(at, VolumeProblem::EccOneBit { what, bit });
+    match state {
+        EccState::Off | EccState::Clean => {}
+        EccState::Corrected { bit } => {
+            let bit = bit as u64;
+            out.find(at, VolumeProblem::EccOneBit { what, bit });
+        }
+        EccState::Mended { flips } => {
+            let bits: Vec<u64> = flips.bits().map(|bit| bit as u64).collect();
+            let problem = match *bits {
+                [bit] => VolumeProblem::EccOfCheck { what, bit },
+                [_, _] => VolumeProblem::EccTwoBits { what, bits },
+                _ => VolumeProblem::EccBurst { what, bits },
+            };
+            out.find(at, problem);
+        }
+        EccState::Unguarded => out.find(at, VolumeProblem::EccParity { what }),
     }
 }
 

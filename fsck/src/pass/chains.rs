@@ -287,6 +287,7 @@ pub(crate) fn read<'v>(
     }
     let block = block.filter(|_| faults.len() <= 1)?;
     crate::facts::note_ecc(out, at, BlockKind::Group.name(), block.ecc());
+    super::reserved::check(out, at, block.bytes());
     Some(block)
 }
 

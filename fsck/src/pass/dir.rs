@@ -127,6 +127,7 @@ impl<'v> Scan<'_, 'v> {
         let hole = self.area(Some(blkno), &bytes[..end], area);
         if with_trailer {
             self.trailer(at, blkno, &bytes[end..], hole);
+            super::reserved::check(&mut self.result.out, at, &bytes);
         }
     }
 
@@ -142,8 +143,7 @@ impl<'v> Scan<'_, 'v> {
             }
             return bytes;
         }
-        let check_at = view.geo().block_bytes() - cowfs_format::ecc::CHECK_BYTES;
-        let Ok((bytes, state)) = view.checked_run(blkno, 1, check_at) else {
+        let Ok((bytes, state)) = view.trailed_block(blkno) else {
             out.find(at, VolumeProblem::Unreadable { what });
             return None;
         };

@@ -90,6 +90,17 @@ pub(crate) struct Index<'v> {
     entries: Vec<(u64, u64, bool)>,
     /// Whether all leaves could be read.
     whole: bool,
+    /// Names that are found under one of their two hashes only, by the hash that they lack.
+    lacking: Lacking,
+}
+
+/// How many names of a directory each kind of driver does not find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lacking {
+    /// Not under the hash of Linux up to 6.1 on x86.
+    pub(crate) signed: u64,
+    /// Not under the hash of Linux from 6.2 on.
+    pub(crate) unsigned: u64,
 }
 
 const fn key(hash: DxHash) -> u64 {
@@ -127,6 +138,7 @@ impl<'v> Index<'v> {
             root,
             entries,
             whole,
+            lacking: Lacking::default(),
         })
     }
 
@@ -138,6 +150,7 @@ impl<'v> Index<'v> {
             &[HashKind::Signed]
         };
         let mut found = false;
+        let mut missing = Lacking::default();
         for &kind in kinds {
             let wanted = key(dx_hash(name, view.info().dx_seed, kind));
             let same = |entry: &(u64, u64, bool)| (entry.0, entry.1) == (wanted, block.0);
@@ -149,9 +162,18 @@ impl<'v> Index<'v> {
             };
             let mut run = run.iter_mut().take_while(|entry| same(entry)).peekable();
             found |= run.peek().is_some();
+            match kind {
+                _ if run.peek().is_some() => {}
+                HashKind::Signed => missing.signed = 1,
+                HashKind::Unsigned => missing.unsigned = 1,
+            }
             if let Some(entry) = run.find(|entry| !entry.2) {
                 entry.2 = true;
             }
+        }
+        if found {
+            self.lacking.signed += missing.signed;
+            self.lacking.unsigned += missing.unsigned;
         }
         // With a leaf missing, a name that is not found may be there.
         found || !self.whole
@@ -176,16 +198,24 @@ impl<'v> Index<'v> {
                 let bytes = hash.to_be_bytes();
                 let major = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
                 let minor = u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
-                out.find(
-                    self.at,
+                let left = blocks.binary_search(&BlockNo(block)).is_ok();
+                let problem = if left {
+                    DirProblem::DxLeft {
+                        major,
+                        minor,
+                        block,
+                    }
+                } else {
                     DirProblem::DxStale {
                         major,
                         minor,
                         block,
-                    },
-                );
+                    }
+                };
+                out.find(self.at, problem);
             }
         }
+        out.tell_hashes(self.at, self.lacking);
         // A name may have an entry under each of its two hashes; either way to count is healthy.
         let found = self.root.dr_num_entries.get();
         if u64::from(found) != names && u64::from(found) != self.entries.len() as u64 {

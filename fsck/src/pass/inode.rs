@@ -10,7 +10,7 @@ use cowfs_format::units::BlockNo;
 use zerocopy::FromBytes;
 
 use super::extents::{self, Sum, Tree};
-use super::{index as dx_index, xattr};
+use super::{index as dx_index, reserved, xattr};
 use crate::catalogue::{AllocProblem, At, BlockKind, InodeProblem};
 use crate::facts::groups::{Group, Kind};
 use crate::facts::{Cx, Out, note_ecc};
@@ -81,6 +81,7 @@ fn scan_used(cx: &Cx<'_>, out: &mut Out, group: &Group, bit: u32, blkno: BlockNo
     match inode.filter(|inode| faults.len() <= 1 && valid(inode)) {
         Some(inode) => {
             note_ecc(out, at, BlockKind::Inode.name(), inode.ecc());
+            reserved::check(out, at, inode.bytes());
             scan(cx, out, group, bit, &inode);
         }
         None => {

@@ -1,6 +1,6 @@
 //! The superblock and its backups, the journals, the slot map.
 
-use cowfs_format::block::{View, VolumeInfo};
+use cowfs_format::block::{EccState, View, VolumeInfo};
 use cowfs_format::device::Device;
 use cowfs_format::ecc::{self, Verdict};
 use cowfs_format::layout::jbd2::{INCOMPAT_64BIT, INCOMPAT_REVOKE};
@@ -16,7 +16,7 @@ use zerocopy::FromBytes;
 
 use super::system::System;
 use crate::catalogue::{At, VolumeProblem};
-use crate::facts::{Cx, Out, why};
+use crate::facts::{Cx, Out, note_ecc, why};
 
 /// Fields of the superblock that may differ in backups.
 const LOOSE: [&str; 5] = [
@@ -35,12 +35,9 @@ pub(crate) fn scan(cx: &Cx<'_>, system: &System, out: &mut Out) {
     let Ok(block) = view.raw(info.superblock) else {
         return;
     };
-    if view.has_ecc()
-        && let Verdict::OneBit { bit } = ecc::verify(&block, 0x80)
-    {
-        let (what, bit) = ("superblock", bit as u64);
-        out.find(at, VolumeProblem::EccOneBit { what, bit });
-    }
+    let mut block = block.into_owned();
+    correct(cx, out, at, "superblock", &mut block);
+    super::reserved::check(out, at, &block);
     let unfinished = Incompat::RESIZE_INPROG | Incompat::TUNEFS_INPROG;
     let bits = info.features.incompat.intersection(unfinished).bits();
     if bits != 0 {
@@ -69,6 +66,29 @@ pub(crate) fn scan(cx: &Cx<'_>, system: &System, out: &mut Out) {
     if info.features.compat.contains(Compat::BACKUP_SB) {
         backups(cx, out, &block);
     }
+}
+
+/// Puts right what the check of a superblock tells, and notes it.
+fn correct(cx: &Cx<'_>, out: &mut Out, at: At, what: &'static str, block: &mut [u8]) {
+    if !cx.view.has_ecc() {
+        return;
+    }
+    let place = at.block.unwrap_or_default();
+    let state = match ecc::verify(block, 0x80) {
+        Verdict::Good => EccState::Clean,
+        Verdict::OneBit { bit } => {
+            ecc::flip(block, bit);
+            EccState::Corrected { bit }
+        }
+        Verdict::Bad => match VolumeInfo::mended(block, place) {
+            Some((_, flips)) => {
+                flips.apply(block);
+                EccState::Mended { flips }
+            }
+            None => EccState::Off,
+        },
+    };
+    note_ecc(out, at, what, state);
 }
 
 /// Looks at the primary superblock of a volume that was opened through a backup.
@@ -109,18 +129,12 @@ fn backups(cx: &Cx<'_>, out: &mut Out, primary: &[u8]) {
             out.find(at, VolumeProblem::Unreadable { what });
             continue;
         };
+        let mut block = block.into_owned();
+        correct(cx, out, at, "backup superblock", &mut block);
         if let Err(error) = VolumeInfo::from_superblock(&block, blkno) {
             let why = why(&error);
             out.find(at, VolumeProblem::BackupInvalid { number, why });
             continue;
-        }
-        let mut block = block.into_owned();
-        if view.has_ecc()
-            && let Verdict::OneBit { bit } = ecc::verify(&block, 0x80)
-        {
-            ecc::flip(&mut block, bit);
-            let (what, bit) = ("backup superblock", bit as u64);
-            out.find(at, VolumeProblem::EccOneBit { what, bit });
         }
         let generation = |block: &[u8]| {
             Dinode::ref_from_prefix(block).map_or((0, 0), |(head, _)| {

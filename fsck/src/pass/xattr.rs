@@ -143,7 +143,7 @@ fn buckets(
     while at_bucket < number {
         let blkno = extent.blkno.plus(at_bucket * per_bucket as u64);
         let at = At::within(owner.inode.blkno(), blkno);
-        match cx.view.checked_run(blkno, per_bucket, 8) {
+        match cx.view.bucket(blkno) {
             Err(_) => {
                 let what = "xattr bucket";
                 out.find(at, VolumeProblem::Unreadable { what });

@@ -1,14 +1,15 @@
-//! Checks of blocks: one flipped bit put right, contents that were found sound given a new check.
+//! Checks of blocks: flipped bits put right, contents that were found sound given a new check.
 
-use cowfs_format::block::check_offset_of;
+use cowfs_format::block::{MetaBlock, check_offset_of};
 use cowfs_format::device::{Device, DeviceMut};
 use cowfs_format::ecc;
 use cowfs_format::error::{Error, Result};
-use cowfs_format::layout::XATTR_BUCKET;
-use cowfs_format::units::BlockNo;
+use cowfs_format::layout::{XATTR_BUCKET, XattrBlock};
+use cowfs_format::units::{BlockNo, index};
 
 use super::stage::{Stage, cannot};
 use crate::catalogue::At;
+use crate::pass::reserved;
 
 /// How many blocks a check covers, and where it lies, by the name of what they hold.
 fn extent_of_check(stage: &Stage<'_, '_>, blkno: BlockNo, what: &str) -> Result<(usize, usize)> {
@@ -19,7 +20,7 @@ fn extent_of_check(stage: &Stage<'_, '_>, blkno: BlockNo, what: &str) -> Result<
         "group descriptor" => (1, 0x30),
         "extent block" | "directory index block" => (1, 0x08),
         "refcount tree root" | "refcount block" => (1, 0x20),
-        "directory block" => (1, geo.block_bytes() - ecc::CHECK_BYTES),
+        "directory block" | "quota block" => (1, geo.block_bytes() - ecc::CHECK_BYTES),
         "xattr bucket" => bucket,
         "xattr block" => {
             let block = stage.view().raw(blkno)?;
@@ -45,6 +46,39 @@ pub(super) fn flip(stage: &Stage<'_, '_>, at: At, what: &str) -> Result<()> {
     let blkno = place(at)?;
     let (count, check_at) = extent_of_check(stage, blkno, what)?;
     stage.edit_run(blkno, count, Some(check_at), |_| Ok(()))
+}
+
+/// Puts right the bits that were found flipped.
+pub(super) fn mend(stage: &Stage<'_, '_>, at: At, what: &str, bits: &[u64]) -> Result<()> {
+    let blkno = place(at)?;
+    let (count, check_at) = match what {
+        // Its signature, which tells it from a bucket, may be what is damaged.
+        "xattr block" => (1, XattrBlock::CHECK_AT),
+        _ => extent_of_check(stage, blkno, what)?,
+    };
+    let mut bytes = stage.view().run(blkno, count)?.into_owned();
+    for bit in bits {
+        ecc::flip(&mut bytes, index(*bit));
+    }
+    if !ecc::is_whole(&bytes, check_at) {
+        return Err(cannot("the block is not what it was"));
+    }
+    stage.put_run(blkno, Some(check_at), &mut bytes)
+}
+
+/// Clears what stands in reserved fields of a block.
+pub(super) fn clear_reserved(stage: &Stage<'_, '_>, at: At) -> Result<()> {
+    let blkno = place(at)?;
+    let check_at = {
+        let block = stage.view().raw(blkno)?;
+        let mut signature = [0; 8];
+        signature.copy_from_slice(block.get(..8).unwrap_or(&[0; 8]));
+        check_offset_of(signature).unwrap_or(block.len().saturating_sub(ecc::CHECK_BYTES))
+    };
+    stage.edit_run(blkno, 1, Some(check_at), |bytes| {
+        reserved::clear(bytes);
+        Ok(())
+    })
 }
 
 /// Gives a block whose identity is right a check for what it holds. What it holds is looked at by

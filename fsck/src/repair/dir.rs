@@ -110,8 +110,11 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &DirProblem) ->
         P::DxTreeCorrupt { .. }
         | P::DxLookupFailed { .. }
         | P::DxStale { .. }
+        | P::DxLeft { .. }
         | P::DxNumEntries { .. }
         | P::DxFreeList { .. } => index::remake(stage, directory),
+        // These are told, and settled by --name-hash.
+        P::DxMixed { .. } | P::DxOneHash { .. } => Err(cannot("give --name-hash")),
     }
 }
 

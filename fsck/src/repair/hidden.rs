@@ -21,7 +21,7 @@ pub(super) struct Hidden {
 
 impl Hidden {
     /// What these findings hide together, on a volume with that system directory.
-    pub(super) fn by(findings: &[Finding], system_dir: BlockNo) -> Self {
+    pub(super) fn by<'f>(findings: impl Iterator<Item = &'f Finding>, system_dir: BlockNo) -> Self {
         let mut all = Self::default();
         for finding in findings {
             let mut one = Self::by_one(&finding.problem);

@@ -30,6 +30,7 @@ mod settle;
 mod slots;
 mod stage;
 mod system;
+mod tidy;
 mod volume;
 mod xattr;
 
@@ -39,6 +40,7 @@ use std::path::PathBuf;
 use cowfs_format::block::View;
 use cowfs_format::device::{Device, DeviceMut, OverlayDevice};
 use cowfs_format::error::Result;
+use cowfs_format::layout::HashKind;
 use cowfs_format::toolkit::exit::ExitBits;
 use cowfs_format::toolkit::progress::Progress;
 use cowfs_format::toolkit::report::{Item, Outcome, Report, Severity};
@@ -57,6 +59,7 @@ use policy::Decider;
 use rebuild::Rebuilt;
 pub use sealed::FromSeal;
 use stage::{Stage, Staged, cannot};
+use tidy::{Tidied, Wish};
 
 /// Rounds after which what is left is left. Each layer takes one, and what a repair brings to light
 /// a few more.
@@ -79,13 +82,13 @@ impl Way {
     pub fn open<D: Device>(self, device: D) -> Result<Volume<D>> {
         match self.backup {
             Some(number) => Volume::open_backup(device, number, self.block_bits),
-            None => Volume::open(device),
+            None => Volume::open_mending(device),
         }
     }
 }
 
 /// How to repair.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// How the volume is opened.
     pub way: Way,
@@ -93,6 +96,12 @@ pub struct Options {
     pub now: Timestamp,
     /// Whether the device is a copy that nobody else sees, to be written without a journal.
     pub copy: bool,
+    /// Repair only what is wrong with this object.
+    pub only: Option<BlockNo>,
+    /// Pack directories when nothing is left to repair.
+    pub optimize: bool,
+    /// Index names with bytes of 0x80 and above under these hashes.
+    pub name_hash: Option<&'static [HashKind]>,
     /// Where an undo log may stand while a repair is written that no journal can carry.
     pub undo: Option<PathBuf>,
     /// Whether journals beyond help are emptied, whatever they may hold.
@@ -116,6 +125,7 @@ pub struct Repaired {
     pub replayed: bool,
     /// What came from a seal.
     pub from_seal: Option<FromSeal>,
+    tidied: Tidied,
 }
 
 impl Repaired {
@@ -126,6 +136,20 @@ impl Repaired {
         report.findings.clone_from(&self.items);
         if let Some(seal) = &self.from_seal {
             report.facts.insert("seal".to_owned(), seal.facts());
+        }
+        let Tidied {
+            packed,
+            indexed,
+            no_room,
+        } = self.tidied;
+        for (name, count) in [
+            ("directories_packed", packed),
+            ("directories_indexed", indexed),
+            ("directories_without_room", no_room),
+        ] {
+            if count > 0 {
+                report.facts.insert(name.to_owned(), count.into());
+            }
         }
         if self.blocks == 0 && !self.replayed {
             return report;
@@ -157,12 +181,9 @@ fn key(finding: &Finding) -> String {
 }
 
 /// How bad a state is: errors first, then warnings.
-fn badness(checked: &Checked) -> [u64; 4] {
+fn badness(findings: &[Finding]) -> [u64; 3] {
     let count = |severity| {
-        let entries = checked
-            .findings
-            .iter()
-            .map(|finding| finding.problem.entry());
+        let entries = findings.iter().map(|finding| finding.problem.entry());
         // What is only told counts when it can be put right.
         let of = entries.filter(|entry| {
             entry.severity == severity && (severity > Severity::Note || entry.remedy.is_some())
@@ -170,7 +191,7 @@ fn badness(checked: &Checked) -> [u64; 4] {
         of.count() as u64
     };
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    [checked.left_out, errors, warnings, count(Severity::Note)]
+    [errors, warnings, count(Severity::Note)]
 }
 
 /// Repairs a volume as far as `decider` allows. Nothing is written when the result would not be
@@ -220,6 +241,13 @@ pub fn repair(
         way: options.way,
         now: options.now,
         reset_journal: options.reset_journal,
+        only: options.only,
+        wish: Wish {
+            pack: options.optimize,
+            hashes: options.name_hash,
+            only: options.only,
+        },
+        tidied: Tidied::default(),
         history,
         tried: HashSet::new(),
         given,
@@ -233,10 +261,12 @@ pub fn repair(
         mut history,
         tried,
         mut from_seal,
+        mut tidied,
         ..
     } = staging;
     let mut blocks = 0;
     let mut better = false;
+    let score = |checked: &Checked| (checked.left_out, badness(&checked.findings));
     if reopened {
         better = !last.stopped;
         if better {
@@ -244,10 +274,14 @@ pub fn repair(
             replayed |= free_slots(device, options, volume, alone)?;
         }
     } else if let Some(first) = first {
-        // What a seal gives back may be file contents, of which the check knows nothing.
-        let restored = from_seal.as_ref().is_some_and(FromSeal::gave);
-        let (before, after) = (badness(&first), badness(&last));
-        better = (after < before || restored && after == before) && !last.stopped;
+        // What a seal gives back may be file contents, of which the check knows nothing; nor does it
+        // ask for directories to be tidy.
+        let more =
+            from_seal.as_ref().is_some_and(FromSeal::gave) || tidied.packed + tidied.indexed > 0;
+        let (before, after) = (score(&first), score(&last));
+        better = (after < before || more && after == before)
+            && badness(&last.aside) <= badness(&first.aside)
+            && !last.stopped;
         if better {
             let target = match &mut volume {
                 Some(volume) => Target::Volume(volume),
@@ -257,6 +291,7 @@ pub fn repair(
             replayed |= free_slots(device, options, volume, alone)?;
         } else {
             let stopped = last.stopped;
+            tidied = Tidied::default();
             last = first;
             last.stopped = stopped;
             history.keep_first(&last);
@@ -270,6 +305,7 @@ pub fn repair(
         blocks,
         replayed,
         from_seal,
+        tidied,
     })
 }
 
@@ -333,6 +369,10 @@ struct Staging<'d> {
     way: Way,
     now: Timestamp,
     reset_journal: bool,
+    only: Option<BlockNo>,
+    /// What is still to be done once nothing is left to repair.
+    wish: Wish,
+    tidied: Tidied,
     history: History,
     /// Findings that a repair was tried for.
     tried: HashSet<String>,
@@ -393,6 +433,9 @@ impl<'d> Staging<'d> {
             if let Some(given) = self.given.take() {
                 checked.given(given);
             }
+            if let Some(only) = self.only {
+                checked.keep_only(only);
+            }
             self.history.add(&checked);
             if self.seal(round, &volume, &checked, decider, (scanner, progress))? {
                 first.get_or_insert(checked);
@@ -421,8 +464,13 @@ impl<'d> Staging<'d> {
                 }
                 self.tried.insert(name);
             }
+            let mut more = !checked.stopped && self.history.planned > 0;
+            if !more && checked.is_clean() && self.wish.is_any() {
+                let wish = std::mem::take(&mut self.wish);
+                self.tidied = wish.grant(&mut stage)?;
+                more = self.tidied.packed + self.tidied.indexed > 0;
+            }
             stage.finish();
-            let more = !checked.stopped && self.history.planned > 0;
             self.history.planned = 0;
             self.overlay = volume.into_device();
             if !more {
@@ -440,7 +488,8 @@ impl<'d> Staging<'d> {
         volume_dir: BlockNo,
         decider: &mut Decider<'_>,
     ) -> Vec<&'c Finding> {
-        let hidden = Hidden::by(&checked.findings, volume_dir);
+        let all = checked.findings.iter().chain(&checked.aside);
+        let hidden = Hidden::by(all, volume_dir);
         for layer in Layer::ALL {
             let mut plan = Vec::new();
             for finding in &checked.findings {

@@ -77,7 +77,7 @@ impl<'s, 'd> Stage<'s, 'd> {
     }
 
     pub(super) fn view(&self) -> View<'_> {
-        self.volume.view()
+        self.volume.view().mending()
     }
 
     pub(super) fn geo(&self) -> Geometry {

@@ -21,6 +21,12 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &VolumeProblem)
         P::BadCrc { what } => block::stamp(stage, at, what),
         P::EccOneBit { what, .. } => block::flip(stage, at, what),
         P::Unreadable { what } => block::rewrite(stage, at, what),
+        P::EccTwoBits { what, bits } | P::EccBurst { what, bits } => {
+            block::mend(stage, at, what, bits)
+        }
+        P::EccOfCheck { what, bit } => block::mend(stage, at, what, &[*bit]),
+        P::EccParity { what } => block::stamp(stage, at, what),
+        P::Reserved { .. } => block::clear_reserved(stage, at),
         P::SuperblockClusters { superblock, .. } => bitmap_clusters(stage, *superblock),
         P::FirstGroup { expected, .. } => set(stage, "s_first_cluster_group", *expected),
         P::TunefsUnfinished { bits } => {

@@ -221,28 +221,27 @@ fn bucket_count(stage: &Stage<'_, '_>, at: At, limit: u64) -> Result<()> {
     let (mut last, end) = keys(stage, at, first)?;
     let sound = |number: &u64| {
         let blkno = first.plus(number * blocks as u64);
-        view.checked_run(blkno, blocks, 0x08)
-            .is_ok_and(|(bytes, state)| {
-                let own = bytes
-                    .get(..2)
-                    .map_or(0, |b| u16::from_le_bytes([b[0], b[1]]));
-                let start = bytes
-                    .get(2..4)
-                    .map_or(0, |b| u16::from_le_bytes([b[0], b[1]]));
-                // Buckets that were given up have hashes that are served elsewhere now.
-                let lowest = bytes.get(HEAD..HEAD + 4);
-                let lowest = lowest.map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-                let before = std::mem::replace(&mut last, lowest);
-                let highest = HEAD + count(&bytes).saturating_sub(1) * ENTRY;
-                let highest = bytes.get(highest..highest + 4);
-                let highest = highest.map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-                state.is_some()
-                    && lowest >= before
-                    && u64::from(highest) < end
-                    && own > 0
-                    && usize::from(own) == count(&bytes)
-                    && HEAD + count(&bytes) * ENTRY <= usize::from(start)
-            })
+        view.bucket(blkno).is_ok_and(|(bytes, state)| {
+            let own = bytes
+                .get(..2)
+                .map_or(0, |b| u16::from_le_bytes([b[0], b[1]]));
+            let start = bytes
+                .get(2..4)
+                .map_or(0, |b| u16::from_le_bytes([b[0], b[1]]));
+            // Buckets that were given up have hashes that are served elsewhere now.
+            let lowest = bytes.get(HEAD..HEAD + 4);
+            let lowest = lowest.map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            let before = std::mem::replace(&mut last, lowest);
+            let highest = HEAD + count(&bytes).saturating_sub(1) * ENTRY;
+            let highest = bytes.get(highest..highest + 4);
+            let highest = highest.map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            state.is_some()
+                && lowest >= before
+                && u64::from(highest) < end
+                && own > 0
+                && usize::from(own) == count(&bytes)
+                && HEAD + count(&bytes) * ENTRY <= usize::from(start)
+        })
     };
     let found = (0..limit).take_while(sound).count().max(1);
     edit(stage, at, |bytes| {

@@ -56,6 +56,7 @@ fn new(options: &str) -> tempfile::NamedTempFile {
 
 /// An image with damage over it.
 pub(crate) struct Patch {
+    pub(crate) image: String,
     pub(crate) device: OverlayDevice<Base>,
     pub(crate) info: VolumeInfo,
     stamp: bool,
@@ -70,6 +71,7 @@ impl Patch {
         let info = Volume::open(&device).unwrap().info().clone();
         let unreadable = BTreeSet::new();
         Self {
+            image: image.to_owned(),
             device,
             info,
             stamp,
@@ -84,7 +86,7 @@ impl Patch {
         let options = Options {
             threads: Some(threads),
         };
-        match Volume::open(&device).or_else(|_| Volume::open_backup(&device, 1, None)) {
+        match Volume::open_mending(&device).or_else(|_| Volume::open_backup(&device, 1, None)) {
             Ok(volume) => check(&volume, &options),
             Err(_) => {
                 let (volume, given) = rebuild::open(&device)?;

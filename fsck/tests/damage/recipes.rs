@@ -116,6 +116,29 @@ crate::define! {
         let byte = p.read(inode)[0x20];
         p.raw(inode, 0x20, &[byte ^ 4]);
     };
+    X_ECC_TWO_BITS EccTwoBits "b4k-c4k-max": |p| {
+        let inode = p.inode("/holes/only");
+        let bytes = p.read(inode);
+        p.raw(inode, 0x20, &[bytes[0x20] ^ 4]);
+        p.raw(inode, 0x40, &[bytes[0x40] ^ 1]);
+    };
+    X_ECC_BURST EccBurst "b4k-c4k-max": |p| {
+        let inode = p.inode("/holes/only");
+        p.raw(inode, 0x20, &[0x9A, 0x5C]);
+    };
+    X_ECC_OF_CHECK EccOfCheck "b4k-c4k-max": |p| {
+        let inode = p.inode("/holes/only");
+        let byte = p.read(inode)[0x81];
+        p.raw(inode, 0x81, &[byte ^ 0x10]);
+    };
+    X_ECC_PARITY EccParity "b4k-c4k-max": |p| {
+        let inode = p.inode("/holes/only");
+        p.raw(inode, 0x84, &[0xFF, 0x3C]);
+    };
+    X_RESERVED Reserved "b4k-c4k-max": |p| {
+        let inode = p.inode("/holes/only");
+        p.set(inode, 0xC0, ExtentList::FIELDS, "l_reserved2", 7);
+    };
     X_UNREADABLE Unreadable "b4k-c4k-max": |p| {
         let inode = p.inode("/holes/only");
         p.fail(inode);

@@ -29,6 +29,9 @@ use crate::{Recipe, all};
 const LEFT: &[(&str, &str)] = &[
     ("X_META_SHARED", "MetaShared"),
     ("X_META_FOREIGN", "MetaForeign"),
+    // All names are there; --name-hash settles who finds them.
+    ("X_DX_MIXED_HASH", "DxMixed"),
+    ("X_DX_ONE_HASH", "DxOneHash"),
 ];
 
 /// Lines of the manifest that the repair of most recipes may change: the file that was damaged and
@@ -41,7 +44,7 @@ pub(crate) type Stack<'p> = FaultDevice<&'p OverlayDevice<Base>>;
 
 fn options(device: &dyn Device) -> Options {
     // As the program does it: a backup when there is one, and what can be found when there is none.
-    let lost = Volume::open(device).is_err();
+    let lost = Volume::open_mending(device).is_err();
     let backup = lost && Volume::open_backup(device, 1, None).is_ok();
     let superblock = (lost && !backup).then(|| rebuild::rebuild(device).unwrap());
     let way = Way {
@@ -60,11 +63,14 @@ fn options(device: &dyn Device) -> Options {
         reset_journal: false,
         superblock,
         seal_file: None,
+        only: None,
+        optimize: false,
+        name_hash: None,
     }
 }
 
 /// Repairs a device.
-fn run(device: &dyn DeviceMut, mode: Mode) -> Result<Repaired> {
+pub(crate) fn run(device: &dyn DeviceMut, mode: Mode) -> Result<Repaired> {
     run_with(device, mode, None)
 }
 

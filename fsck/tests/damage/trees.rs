@@ -1,10 +1,13 @@
 //! Recipes for inodes, extent trees, directories, attributes and refcount trees.
 
+use cowfs_format::device::{Device, DeviceMut, OverlayDevice};
 use cowfs_format::layout::{
-    DINODE_HEAD, Dinode, DirBlockTrailer, DirEntry, DxEntry, DxRoot, ExtentBlock, ExtentList,
-    RefcountBlock, RefcountList, RefcountRec, XattrBlock, XattrEntry, XattrHeader,
+    DINODE_HEAD, Dinode, DirBlockTrailer, DirEntry, DxEntry, DxEntryList, DxRoot, ExtentBlock,
+    ExtentList, HashKind, RefcountBlock, RefcountList, RefcountRec, XattrBlock, XattrEntry,
+    XattrHeader,
 };
-use cowfs_format::units::Slot;
+use cowfs_format::units::{BlockNo, Slot};
+use cowfs_format::volume::Volume;
 use cowfs_format::volume::system::SystemFile::{Journal, OrphanDir};
 
 use crate::patch::Patch;
@@ -75,6 +78,23 @@ fn dx_entry(p: &Patch) -> (u64, usize) {
     let hashed = |at: &usize| p.get(block, *at, DxEntry::FIELDS, "dx_major_hash") != 0;
     let at = (from..).step_by(16).find(hashed).unwrap();
     (block, at)
+}
+
+/// Indexes the names of a directory under these hashes only.
+pub(crate) fn rehash(p: &Patch, kinds: &'static [HashKind]) {
+    let directory = BlockNo(p.inode("/foreign"));
+    let mut volume = Volume::open(OverlayDevice::new(&p.device)).unwrap();
+    let mut txn = volume.begin_staged();
+    txn.index_under(kinds);
+    assert!(txn.rehash_directory(directory).unwrap());
+    txn.write_home().unwrap();
+    let device = volume.into_device();
+    let unit = p.info.geo.block_bytes();
+    for number in device.changed(unit as u64).unwrap() {
+        let mut bytes = vec![0; unit];
+        device.read_at(number * unit as u64, &mut bytes).unwrap();
+        p.device.write_at(number * unit as u64, &bytes).unwrap();
+    }
 }
 
 /// Changes the plain block of attributes of a file. `at` is from the header on.
@@ -273,11 +293,25 @@ crate::define! {
     };
     DX_LOOKUP_FAILED DxLookupFailed "b4k-c4k-max": |p| {
         let (block, at) = dx_entry(p);
-        p.add(block, at, DxEntry::FIELDS, "dx_dirent_blk", 1);
+        p.set(block, at, DxEntry::FIELDS, "dx_dirent_blk", 5);
     };
+    X_DX_LEFT DxLeft "b4k-c4k-max": |p| {
+        // As what a driver leaves of a name that had two entries: the same place, another hash.
+        let (block, at) = dx_entry(p);
+        let list = if p.read(block).starts_with(b"DXDIR01\0") { 0xC0 } else { 0x28 };
+        let used = p.get(block, list, DxEntryList::FIELDS, "de_num_used");
+        let new = list + 8 + 16 * usize::try_from(used).unwrap();
+        p.edit(block, |bytes| {
+            bytes.copy_within(at..at + 16, new);
+            bytes[new + 7] ^= 0x80;
+        });
+        p.set(block, list, DxEntryList::FIELDS, "de_num_used", used + 1);
+    };
+    X_DX_MIXED_HASH DxMixed "mixed-hashes": |_| {};
+    X_DX_ONE_HASH DxOneHash "mixed-hashes": |p| rehash(p, &[HashKind::Signed]);
     X_DX_STALE DxStale "b4k-c4k-max": |p| {
         let (block, at) = dx_entry(p);
-        p.add(block, at, DxEntry::FIELDS, "dx_dirent_blk", 1);
+        p.set(block, at, DxEntry::FIELDS, "dx_dirent_blk", 5);
     };
     X_DX_NUM_ENTRIES DxNumEntries "b4k-c4k-max": |p| {
         let root = dx_root(p);

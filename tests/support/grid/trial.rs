@@ -94,7 +94,7 @@ pub(super) fn fsck(device: &dyn DeviceMut, undo: &Path) -> Result<Report> {
     take_back(device, undo)?;
     let scanner = Scanner::new(Some(1))?;
     let (mut backup, mut superblock) = (None, None);
-    if let Err(error) = Volume::open(device) {
+    if let Err(error) = Volume::open_mending(device) {
         backup = (1..=6).find(|number| Volume::open_backup(device, *number, None).is_ok());
         if backup.is_none() {
             superblock = Some(rebuild::rebuild(&device).map_err(|_| error)?);
@@ -111,9 +111,8 @@ pub(super) fn fsck(device: &dyn DeviceMut, undo: &Path) -> Result<Report> {
         },
         copy: false,
         undo: Some(undo.to_owned()),
-        reset_journal: false,
-        seal_file: None,
         superblock,
+        ..Options::default()
     };
     let mut decider = Decider::new(Mode::Yes, []);
     let mut alone = |_: &mut Volume<&dyn DeviceMut>| Ok(());

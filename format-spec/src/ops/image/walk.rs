@@ -5,8 +5,8 @@ use super::names::Plan;
 use super::{Imager, locked};
 use crate::error::{Error, FaultKind};
 use crate::layout::{
-    DIR_TRAILER, DIR_TRAILER_SIGNATURE, Dinode, DxLeaf, DxRoot, DynFeatures, ExtentBlock, FileType,
-    GroupDesc, InodeFlags, RefcountBlock, XattrBlock, jbd2,
+    BUCKET_CHECK, DIR_TRAILER, DIR_TRAILER_SIGNATURE, Dinode, DxLeaf, DxRoot, DynFeatures,
+    ExtentBlock, FileType, GroupDesc, InodeFlags, RefcountBlock, XattrBlock, jbd2,
 };
 use crate::read::extent::{self, Extent};
 use crate::read::inode::Inode;
@@ -391,7 +391,7 @@ impl<'v> Imager<'v, '_> {
                 if self.scramble {
                     clean::xattrs(&mut bytes);
                 }
-                self.put_stamped(first, bytes, &area, (xattr::BUCKET_CHECK, state));
+                self.put_stamped(first, bytes, &area, (BUCKET_CHECK, state));
             }
             // Without a signature nothing says that this is a bucket.
             Err(error) => self.leave_out(first, error),

@@ -12,9 +12,10 @@ use zerocopy::IntoBytes;
 
 use crate::ecc;
 use crate::error::Result;
-use crate::layout::{Dinode, ExtentList, ExtentRec, Incompat, XattrBlock, XattrValueRoot};
+use crate::layout::{
+    BUCKET_CHECK, Dinode, ExtentList, ExtentRec, Incompat, XattrBlock, XattrValueRoot,
+};
 use crate::read::extent::Extent;
-use crate::read::xattr::BUCKET_CHECK;
 use crate::txn::{Edit, Txn};
 use crate::units::{BlockNo, low16};
 

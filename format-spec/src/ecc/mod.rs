@@ -7,7 +7,11 @@
 //! The Hamming code numbers data bit *i* (byte *i*/8, bit *i* mod 8, least significant first) with
 //! the *(i+1)*-th positive integer that is not a power of two; the parity word is the exclusive or
 //! of the numbers of all set bits. The CRC decides whether a block is good; the parity only serves
-//! to find the one bit that makes it good again.
+//! to find the one bit that makes it good again. What else can be made of the two is in [`explanations`].
+
+mod flips;
+
+pub use flips::{BURST, Flips, explanations};
 
 use crate::layout::BlockCheck;
 
@@ -114,6 +118,14 @@ pub fn verify(block: &[u8], check_at: usize) -> Verdict {
     }
 }
 
+/// Whether all eight bytes of the stored check are those that belong to `block`.
+#[must_use]
+pub fn is_whole(block: &[u8], check_at: usize) -> bool {
+    let due = compute(block, check_at);
+    block.get(check_at..check_at.saturating_add(CHECK_BYTES))
+        == Some(zerocopy::IntoBytes::as_bytes(&due))
+}
+
 /// The check stored in a block.
 #[must_use]
 pub fn stored(block: &[u8], check_at: usize) -> Option<BlockCheck> {
@@ -142,38 +154,83 @@ fn bit_of_position(position: u64) -> Option<usize> {
 /// one parity position (its first), so the data bits of a group are 64 consecutive ones. A set bit
 /// *i* of the group at `position`, a multiple of 64, adds `position + i`: the groups share the low
 /// six bits of the sum, so all that is taken of each is whether its number of set bits is odd.
+///
+/// Between two powers of two the groups are one run of bits. Which of their numbers are odd, summed
+/// by position, is found by folding the run in half once for each bit of the position.
 #[must_use]
 pub fn parity(block: &[u8], check_at: usize) -> u16 {
-    let check = check_at * 8..(check_at + CHECK_BYTES) * 8;
-    let bits = block.len() * 8;
-    let mut ecc = 0u32;
-    // Positions below 64 hold data bits 0..57.
-    let low = bits_at(block, 0, &check);
-    for bit in 0..57u32.min(u32::try_from(bits).unwrap_or(u32::MAX)) {
-        if low >> bit & 1 == 1 {
-            ecc ^= position_of_low_bit(bit);
+    // Words of the block without the check, and zeros behind.
+    let len = block.len().min(MOST_BYTES);
+    let (eights, _) = block.get(..len).unwrap_or_default().as_chunks();
+    let mut all = [0; MOST_BYTES / 8 + 2];
+    for (word, eight) in all.iter_mut().zip(eights) {
+        *word = u64::from_le_bytes(*eight);
+    }
+    for byte in check_at..check_at + CHECK_BYTES {
+        if let Some(word) = all.get_mut(byte / 8) {
+            *word &= !(0xFF << (byte % 8 * 8));
         }
     }
-    let mut groups = 0u64;
-    let mut position = 64usize;
-    loop {
-        let powers = position.ilog2() as usize + 1;
-        let first = position - powers - 1;
+    let bits = len * 8;
+    let mut ecc = 0u32;
+    // Positions below 64 hold data bits 0..57.
+    for (power, mask) in LOW_MASKS.iter().enumerate() {
+        ecc |= u32::from(is_odd(all[0] & mask)) << power;
+    }
+    let mut whole = 0u64;
+    let mut words = [0u64; MOST_BYTES / 16];
+    for power in 6..16u32 {
+        let position = 1usize << power;
+        let first = position - power as usize - 2;
         if first >= bits {
             break;
         }
-        let mut word = bits_at(block, first, &check);
-        if position.is_power_of_two() {
-            word &= !1;
+        let needed = (bits - first).div_ceil(64).next_power_of_two();
+        let words = &mut words[..needed.min(position / 64)];
+        gather(&all, first, words);
+        // The power of two itself is a parity position.
+        words[0] &= !1;
+        let (sum, index) = fold(words);
+        whole ^= sum;
+        ecc ^= index << 6;
+        if is_odd(sum) {
+            ecc ^= 1 << power;
         }
-        groups ^= word;
-        if is_odd(word) {
-            ecc ^= u32::try_from(position).unwrap_or(u32::MAX);
-        }
-        position += 64;
     }
-    ecc ^= sum_of_bits(groups);
+    ecc ^= sum_of_bits(whole);
     crate::units::low16(u64::from(ecc))
+}
+
+/// Bytes of the largest block with a check. The upper half of its bits lies between two powers of
+/// two.
+const MOST_BYTES: usize = 4096;
+
+/// The bits of `all` from bit `first` on, 64 to a word.
+fn gather(all: &[u64], first: usize, words: &mut [u64]) {
+    let shift = first % 64;
+    let from = all.get(first / 64..).unwrap_or_default();
+    let behind = from.get(1..).unwrap_or_default();
+    for ((word, low), high) in words.iter_mut().zip(from).zip(behind) {
+        // Shifted in two steps, since nothing may be shifted by 64.
+        *word = low >> shift | high << 1 << (63 - shift);
+    }
+}
+
+/// Exclusive or of all words, and that of the indexes of the words with an odd number of set bits.
+/// The number of words is a power of two; they are not kept.
+fn fold(words: &mut [u64]) -> (u64, u32) {
+    let (mut half, mut index) = (words.len() / 2, 0);
+    while half > 0 {
+        let (low, high) = words.split_at_mut(half);
+        let mut odd = 0;
+        for (low, high) in low.iter_mut().zip(high.iter().take(half)) {
+            odd ^= high;
+            *low ^= high;
+        }
+        index |= u32::from(is_odd(odd)) << half.ilog2();
+        half /= 2;
+    }
+    (words.first().copied().unwrap_or(0), index)
 }
 
 /// Whether the number of set bits is odd. Without an instruction that counts bits, which not every
@@ -201,35 +258,26 @@ fn sum_of_bits(word: u64) -> u32 {
     })
 }
 
-/// Code position of one of the first 57 data bits.
-fn position_of_low_bit(bit: u32) -> u32 {
-    let mut position = bit + 1;
-    let mut power = 1;
-    while power <= position {
+/// For each bit of a code position below 64, the data bits whose positions have it.
+const LOW_MASKS: [u64; 6] = {
+    let mut masks = [0; 6];
+    let (mut bit, mut position) = (0, 0u32);
+    while bit < 57 {
         position += 1;
-        power <<= 1;
-    }
-    position
-}
-
-/// 64 bits of the block from bit `first` on, with the bits of the check field as zero.
-fn bits_at(block: &[u8], first: usize, check: &std::ops::Range<usize>) -> u64 {
-    let byte = first / 8;
-    let mut bytes = [0u8; 16];
-    let available = block.get(byte..).unwrap_or_default();
-    let count = available.len().min(9);
-    bytes[..count].copy_from_slice(&available[..count]);
-    if byte < check.end / 8 && byte + 9 > check.start / 8 {
-        for (i, b) in bytes.iter_mut().enumerate().take(9) {
-            if (check.start / 8..check.end / 8).contains(&(byte + i)) {
-                *b = 0;
-            }
+        while position.is_power_of_two() {
+            position += 1;
         }
+        let mut power = 0;
+        while power < masks.len() {
+            if position >> power & 1 == 1 {
+                masks[power] |= 1 << bit;
+            }
+            power += 1;
+        }
+        bit += 1;
     }
-    let wide = u128::from_le_bytes(bytes) >> (first % 8);
-    let b = wide.to_le_bytes();
-    u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])
-}
+    masks
+};
 
 #[cfg(test)]
 mod tests {
