@@ -90,7 +90,7 @@ pub(crate) fn rehash(p: &Patch, kinds: &'static [HashKind]) {
     txn.write_home().unwrap();
     let device = volume.into_device();
     let unit = p.info.geo.block_bytes();
-    for number in device.changed(unit as u64).unwrap() {
+    for number in device.changed(unit as u64) {
         let mut bytes = vec![0; unit];
         device.read_at(number * unit as u64, &mut bytes).unwrap();
         p.device.write_at(number * unit as u64, &bytes).unwrap();
