@@ -81,6 +81,8 @@ fn manual_page(prefix: &Path, name: &str, program: &Path) {
     let options = help
         .split_whitespace()
         .filter(|word| word.starts_with("--"))
+        // A value that may be left out stands in brackets right behind.
+        .filter_map(|word| word.split(['[', '=']).next())
         .map(|word| word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '-'));
     for option in options {
         assert!(

@@ -543,10 +543,13 @@ fn doubt(findings: &mut [Finding]) {
         ) => Some(what),
         _ => None,
     };
-    let mut guessed: HashMap<BlockNo, (usize, &'static str)> = HashMap::new();
+    let mut guessed: HashMap<BlockNo, Vec<(usize, &'static str)>> = HashMap::new();
     for (number, finding) in findings.iter().enumerate() {
-        if let (Some(what), Some(blkno)) = (guess(finding), place(finding)) {
-            guessed.insert(blkno, (number, what));
+        let Some(what) = guess(finding) else { continue };
+        // A quota file is told of as a whole.
+        let file = finding.at.inode.filter(|_| what == "quota block");
+        for blkno in place(finding).into_iter().chain(file) {
+            guessed.entry(blkno).or_default().push((number, what));
         }
     }
     if guessed.is_empty() {
@@ -566,7 +569,9 @@ fn doubt(findings: &mut [Finding]) {
         entry.severity > Severity::Note && layer.is_none_or(|layer| inside.contains(&layer))
     });
     let doubted: Vec<_> = wrong
-        .filter_map(|finding| guessed.get(&place(finding)?).copied())
+        .filter_map(|finding| guessed.get(&place(finding)?))
+        .flatten()
+        .copied()
         .collect();
     for (number, what) in doubted {
         if let Some(finding) = findings.get_mut(number) {

@@ -10,15 +10,16 @@ use std::ops::Range;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::VolumeInfo;
-use crate::ecc::Flips;
+use crate::ecc::{CHECK_BYTES, Flips};
 use crate::layout::{
     ChainList, ChainRec, DINODE_HEAD, DIR_TRAILER, DIRENT_HEAD, DX_INLINE, DX_LEAF_LIST,
     DX_ROOT_BODY, Dinode, DirBlockTrailer, DirEntry, DiskDqblk, DxEntry, DxEntryList, DxLeaf,
     DxRoot, DynFeatures, EXTENT_BLOCK_LIST, ExtentBlock, ExtentFlags, ExtentList, ExtentRec, Field,
-    FileType, GROUP_BITMAP, GroupDesc, HashKind, InlineData, InodeFlags, Kind, MAX_TREE_DEPTH,
-    REFCOUNT_BODY, REFCOUNT_TREE, RefcountBlock, RefcountList, RefcountRec, XATTR_BLOCK_BODY,
-    XATTR_INDEXED, XATTR_LOCAL_MAX, XattrBlock, XattrEntry, XattrHeader, XattrTreeRoot,
-    dirent_bytes, xattr_hash, xattr_prefix,
+    FileType, GLOBAL_QUOTA_MAGIC, GROUP_BITMAP, GlobalQuotaInfo, GroupDesc, HashKind, InlineData,
+    InodeFlags, Kind, LOCAL_QUOTA_MAGIC, LocalDqblk, LocalQuotaChunk, LocalQuotaInfo,
+    MAX_TREE_DEPTH, QuotaLeaf, REFCOUNT_BODY, REFCOUNT_TREE, RefcountBlock, RefcountList,
+    RefcountRec, XATTR_BLOCK_BODY, XATTR_INDEXED, XATTR_LOCAL_MAX, XattrBlock, XattrEntry,
+    XattrHeader, XattrTreeRoot, dirent_bytes, xattr_hash, xattr_prefix,
 };
 use crate::units::{BlockNo, index};
 
@@ -91,11 +92,44 @@ impl Sense<'_> {
         self.attributes(0..self.bytes.len(), true).is_some()
     }
 
-    /// Whether a block of a quota file makes sense: as its contents are counts and limits, no more
-    /// than that nothing stands alone where no entry is.
+    /// Whether a block of a quota file makes sense: as any of the kinds that there are.
     pub(super) fn quota(self) -> bool {
-        self.quiet_within(0..self.bytes.len(), size_of::<DiskDqblk>())
-            .is_some()
+        let Some(end) = self.bytes.len().checked_sub(CHECK_BYTES) else {
+            return false;
+        };
+        let bytes = &self.bytes[..end];
+        let sense = quota_head(bytes) || self.quota_references(bytes) || self.quota_entries(bytes);
+        (sense || quota_changes(bytes) || quota_chunk(bytes))
+            && self.quiet_within(0..end, size_of::<DiskDqblk>()).is_some()
+    }
+
+    /// Whether it is a block of references to other blocks of the file.
+    fn quota_references(self, bytes: &[u8]) -> bool {
+        let (numbers, _) = bytes.as_chunks();
+        let blocks = self.info.geo.blocks();
+        let within = |number: &[u8; 4]| u64::from(u32::from_le_bytes(*number)) < blocks;
+        numbers.iter().all(within)
+    }
+
+    /// Whether it is a block of usage and limits, as many as it says.
+    fn quota_entries(self, bytes: &[u8]) -> bool {
+        let Ok((head, rest)) = QuotaLeaf::ref_from_prefix(bytes) else {
+            return false;
+        };
+        let blocks = self.info.geo.blocks();
+        let (mut used, clear) = (0, |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0));
+        let sense = rest.chunks(size_of::<DiskDqblk>()).all(|bytes| {
+            let Ok(entry) = DiskDqblk::ref_from_bytes(bytes) else {
+                return clear(bytes);
+            };
+            used += u16::from(!clear(bytes));
+            entry.dqb_pad1.get() == 0 && entry.dqb_pad2.get() == 0
+        });
+        sense
+            && used == head.dqdh_entries.get()
+            && (head.dqdh_pad1.get(), head.dqdh_pad2.get()) == (0, 0)
+            && u64::from(head.dqdh_next_free.get()) < blocks
+            && u64::from(head.dqdh_prev_free.get()) < blocks
     }
 
     /// Whether a directory block with a trailer makes sense.
@@ -465,4 +499,41 @@ impl Sense<'_> {
         }
         at == range.end
     }
+}
+
+/// Whether it is the first block of a quota file.
+fn quota_head(bytes: &[u8]) -> bool {
+    let magic = bytes
+        .first_chunk()
+        .map_or(0, |magic| u32::from_le_bytes(*magic));
+    let len = if GLOBAL_QUOTA_MAGIC.contains(&magic) {
+        size_of::<GlobalQuotaInfo>()
+    } else if LOCAL_QUOTA_MAGIC.contains(&magic) {
+        size_of::<LocalQuotaInfo>()
+    } else {
+        return false;
+    };
+    bytes.iter().skip(len).all(|byte| *byte == 0)
+}
+
+/// Whether it is a block of changes of usage: an id has 32 bits, and a change of the number of inodes
+/// is no large number.
+fn quota_changes(bytes: &[u8]) -> bool {
+    let (changes, _) = bytes.as_chunks::<{ size_of::<LocalDqblk>() }>();
+    changes.iter().all(|bytes| {
+        LocalDqblk::ref_from_bytes(bytes).is_ok_and(|change| {
+            let inodes = change.dqb_inodemod.get().cast_signed().unsigned_abs();
+            change.dqb_id.get() >> 32 == 0 && inodes >> 32 == 0
+        })
+    })
+}
+
+/// Whether it is the head of a chunk of such blocks. A bit is set for each change that is not merged
+/// yet, and few are.
+fn quota_chunk(bytes: &[u8]) -> bool {
+    let Ok((head, bitmap)) = LocalQuotaChunk::ref_from_prefix(bytes) else {
+        return false;
+    };
+    let set: usize = bitmap.iter().map(|byte| byte.count_ones() as usize).sum();
+    set <= 64 && index(head.dqc_free.get().into()) <= bitmap.len() * 8
 }

@@ -3,8 +3,8 @@
 use cowfs_format::layout::{
     ChainList, DINODE_HEAD, DIR_TRAILER, DIR_TRAILER_SIGNATURE, DX_INLINE, DX_LEAF_LIST,
     DX_ROOT_BODY, Dinode, DirBlockTrailer, DxEntryList, DxLeaf, DxRoot, DynFeatures,
-    EXTENT_BLOCK_LIST, ExtentBlock, ExtentList, Field, GroupDesc, InlineData, InodeFlags, Kind,
-    LocalAlloc, REFCOUNT_BODY, REFCOUNT_TREE, RefcountBlock, RefcountList, SUPER_BLOCK_BODY,
+    EXTENT_BLOCK_LIST, ExtentBlock, ExtentList, Field, GroupDesc, InodeFlags, Kind, LocalAlloc,
+    REFCOUNT_BODY, REFCOUNT_TREE, RefcountBlock, RefcountList, SUPER_BLOCK_BODY,
     SUPER_BLOCK_SIGNATURE, SuperBlock, TruncateLog, XATTR_BLOCK_BODY, XATTR_INDEXED, XattrBlock,
     XattrTreeRoot,
 };
@@ -95,7 +95,8 @@ fn body(bytes: &[u8]) -> Option<Part> {
     } else if flags.contains(InodeFlags::DEALLOC) {
         TruncateLog::FIELDS
     } else if inode.dyn_features().contains(DynFeatures::INLINE_DATA) {
-        InlineData::FIELDS
+        // The driver leaves in the head of inline data what stood there before.
+        return None;
     } else if inode.has_extents() {
         ExtentList::FIELDS
     } else {
