@@ -367,7 +367,7 @@ fn link(stage: &Stage<'_, '_>, plan: &Plan, groups: &[BlockNo]) -> Result<()> {
     stage.edit::<Dinode>(plan.inode, |inode| {
         inode.i_clusters = low32(clusters).into();
         inode.i_size = (clusters << cluster_bits).into();
-        inode.id1_low = low32(total - free).into();
+        inode.id1_low = low32(total.saturating_sub(free)).into();
         inode.id1_high = low32(total).into();
     })
 }
