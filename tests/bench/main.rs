@@ -3,15 +3,17 @@
 //! ```text
 //! bench [--runs N] [--dir DIR] [--json FILE] [TASK]...   measure; TASK is mkfs, put, clone, check,
 //!                                                        ncheck, icheck, du, manifest, out, fill,
-//!                                                        fill-large, clone-large, clone-tree, dedupe,
-//!                                                        delete, sizes, seal
+//!                                                        check-tree, fill-large, clone-large,
+//!                                                        clone-tree, dedupe, delete, sizes, seal
 //! bench sum FILE                                         read a file once, for its checksum
+//! bench read FILE METADATA THREADS                       read what an image of the metadata holds
 //! bench floor FILE BLOCKS STRIDE                         write scattered blocks, and nothing else
 //! ```
 //!
 //! `tests/bench/run` builds it and the tools, and runs it. It is no part of the suite: what it finds
 //! depends on the machine, and on what else the machine does.
 
+mod checks;
 mod fill;
 mod measure;
 mod out;
@@ -63,6 +65,13 @@ enum Inner {
         blocks: u64,
         stride: u64,
     },
+    /// Reads the metadata of a volume, as an image of it tells where that is, and prints a sum
+    #[command(hide = true)]
+    Read {
+        file: PathBuf,
+        metadata: PathBuf,
+        threads: usize,
+    },
     /// Reads a file once and prints its CRC-32C
     #[command(hide = true)]
     Sum { file: PathBuf },
@@ -90,6 +99,8 @@ enum Task {
     Out,
     /// Make a volume of 150,000 files, from a directory and from an archive
     Fill,
+    /// Check a volume of 220,000 inodes
+    CheckTree,
     /// Make a volume of one file of 8 GiB
     FillLarge,
     /// Clone a file of 100 GiB in 100,000 extents
@@ -124,6 +135,14 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             stride,
         }) => {
             tasks::floor(file, *blocks, *stride)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Inner::Read {
+            file,
+            metadata,
+            threads,
+        }) => {
+            checks::read(file, metadata, *threads)?;
             return Ok(ExitCode::SUCCESS);
         }
         Some(Inner::Sum { file }) => {
@@ -227,6 +246,7 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
         Task::Manifest,
         Task::Out,
         Task::Fill,
+        Task::CheckTree,
     ];
     if walks.into_iter().any(wanted) {
         let tree = Tree::new(stage)?;
@@ -254,6 +274,10 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
         if wanted(Task::Fill) {
             eprintln!("fill");
             outcomes.extend(fill::many(stage, &tree, runs)?);
+        }
+        if wanted(Task::CheckTree) {
+            eprintln!("check-tree");
+            outcomes.extend(checks::many(stage, &tree, runs)?);
         }
     }
     Ok(outcomes)

@@ -23,7 +23,7 @@ use crate::stage::{Mount, Stage};
 /// Version of the tree.
 const VERSION: u32 = 1;
 /// Bytes of either image, sparse.
-const IMAGE_BYTES: u64 = 4 << 30;
+pub(crate) const IMAGE_BYTES: u64 = 4 << 30;
 /// Files of one transaction.
 const BATCH: usize = 1000;
 
@@ -35,6 +35,7 @@ struct Directory {
 
 /// The tree of many files.
 pub(crate) struct Tree {
+    dir: PathBuf,
     /// The image of the volume.
     pub(crate) volume: PathBuf,
     /// The same tree mounted as XFS; an error when that cannot be had here.
@@ -54,10 +55,13 @@ impl Tree {
             measure::run(mkfs.args(["-q", "-J", "size=128M"]).arg(part), &[0])?;
             fill_volume(part).with_context(|| format!("cannot fill {at}"))
         })?;
-        Ok(Self {
-            volume,
-            xfs: xfs(stage, &dir),
-        })
+        let xfs = xfs(stage, &dir);
+        Ok(Self { dir, volume, xfs })
+    }
+
+    /// Where images of the tree are kept.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 }
 
@@ -73,7 +77,11 @@ fn xfs(stage: &Stage, dir: &Path) -> Result<Mount> {
 }
 
 /// A file that `make` makes once: under another name, so that half of one is never taken for it.
-fn kept(dir: &Path, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+pub(crate) fn kept(
+    dir: &Path,
+    name: &str,
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
     let path = dir.join(name);
     if !path.exists() {
         let part = dir.join(format!("{name}.part-{}", std::process::id()));
@@ -201,7 +209,11 @@ fn fill_volume(image: &Path) -> Result<()> {
     Ok(())
 }
 
-fn make_directory(volume: &mut Volume<FileDevice>, at: &str, now: Timestamp) -> Result<BlockNo> {
+pub(crate) fn make_directory(
+    volume: &mut Volume<FileDevice>,
+    at: &str,
+    now: Timestamp,
+) -> Result<BlockNo> {
     let root = volume.view().info().root;
     let to = path::resolve_parent(volume.view(), root, format!("/{at}").as_bytes())?;
     let mut txn = volume.begin()?;
@@ -211,7 +223,7 @@ fn make_directory(volume: &mut Volume<FileDevice>, at: &str, now: Timestamp) -> 
     Ok(made)
 }
 
-fn fill_directory(top: &Path) -> Result<()> {
+pub(crate) fn fill_directory(top: &Path) -> Result<()> {
     let contents: Vec<Vec<u8>> = (0..SIZES.len()).map(contents).collect();
     for directory in directories() {
         let at = top.join(&directory.path);
@@ -221,9 +233,18 @@ fn fill_directory(top: &Path) -> Result<()> {
         }
     }
     for n in clones() {
-        let from = File::open(top.join("mail-0").join(file_name(n)))?;
-        let to = File::create(top.join("clones").join(file_name(n)))?;
-        rustix::fs::ioctl_ficlone(&to, &from)?;
+        let from = top.join("mail-0").join(file_name(n));
+        clone_or_copy(&from, &top.join("clones").join(file_name(n)))?;
+    }
+    Ok(())
+}
+
+/// A clone of a mounted file, or a copy where there are no clones.
+pub(crate) fn clone_or_copy(from: &Path, to: &Path) -> Result<()> {
+    let source = File::open(from)?;
+    match rustix::fs::ioctl_ficlone(File::create(to)?, &source) {
+        Err(rustix::io::Errno::OPNOTSUPP) => fs::copy(from, to).map(drop)?,
+        done => done?,
     }
     Ok(())
 }
