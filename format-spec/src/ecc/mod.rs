@@ -10,8 +10,10 @@
 //! to find the one bit that makes it good again. What else can be made of the two is in [`explanations`].
 
 mod flips;
+mod parity;
 
 pub use flips::{BURST, Flips, explanations};
+pub use parity::parity;
 
 use crate::layout::BlockCheck;
 
@@ -147,137 +149,6 @@ fn bit_of_position(position: u64) -> Option<usize> {
     }
     usize::try_from(position - u64::from(position.ilog2()) - 2).ok()
 }
-
-/// Hamming parity of a block with the eight bytes at `check_at` taken as zero.
-///
-/// The code word is built 64 positions at a time: from position 64 on, a group of 64 holds at most
-/// one parity position (its first), so the data bits of a group are 64 consecutive ones. A set bit
-/// *i* of the group at `position`, a multiple of 64, adds `position + i`: the groups share the low
-/// six bits of the sum, so all that is taken of each is whether its number of set bits is odd.
-///
-/// Between two powers of two the groups are one run of bits. Which of their numbers are odd, summed
-/// by position, is found by folding the run in half once for each bit of the position.
-#[must_use]
-pub fn parity(block: &[u8], check_at: usize) -> u16 {
-    // Words of the block without the check, and zeros behind.
-    let len = block.len().min(MOST_BYTES);
-    let (eights, _) = block.get(..len).unwrap_or_default().as_chunks();
-    let mut all = [0; MOST_BYTES / 8 + 2];
-    for (word, eight) in all.iter_mut().zip(eights) {
-        *word = u64::from_le_bytes(*eight);
-    }
-    for byte in check_at..check_at + CHECK_BYTES {
-        if let Some(word) = all.get_mut(byte / 8) {
-            *word &= !(0xFF << (byte % 8 * 8));
-        }
-    }
-    let bits = len * 8;
-    let mut ecc = 0u32;
-    // Positions below 64 hold data bits 0..57.
-    for (power, mask) in LOW_MASKS.iter().enumerate() {
-        ecc |= u32::from(is_odd(all[0] & mask)) << power;
-    }
-    let mut whole = 0u64;
-    let mut words = [0u64; MOST_BYTES / 16];
-    for power in 6..16u32 {
-        let position = 1usize << power;
-        let first = position - power as usize - 2;
-        if first >= bits {
-            break;
-        }
-        let needed = (bits - first).div_ceil(64).next_power_of_two();
-        let words = &mut words[..needed.min(position / 64)];
-        gather(&all, first, words);
-        // The power of two itself is a parity position.
-        words[0] &= !1;
-        let (sum, index) = fold(words);
-        whole ^= sum;
-        ecc ^= index << 6;
-        if is_odd(sum) {
-            ecc ^= 1 << power;
-        }
-    }
-    ecc ^= sum_of_bits(whole);
-    crate::units::low16(u64::from(ecc))
-}
-
-/// Bytes of the largest block with a check. The upper half of its bits lies between two powers of
-/// two.
-const MOST_BYTES: usize = 4096;
-
-/// The bits of `all` from bit `first` on, 64 to a word.
-fn gather(all: &[u64], first: usize, words: &mut [u64]) {
-    let shift = first % 64;
-    let from = all.get(first / 64..).unwrap_or_default();
-    let behind = from.get(1..).unwrap_or_default();
-    for ((word, low), high) in words.iter_mut().zip(from).zip(behind) {
-        // Shifted in two steps, since nothing may be shifted by 64.
-        *word = low >> shift | high << 1 << (63 - shift);
-    }
-}
-
-/// Exclusive or of all words, and that of the indexes of the words with an odd number of set bits.
-/// The number of words is a power of two; they are not kept.
-fn fold(words: &mut [u64]) -> (u64, u32) {
-    let (mut half, mut index) = (words.len() / 2, 0);
-    while half > 0 {
-        let (low, high) = words.split_at_mut(half);
-        let mut odd = 0;
-        for (low, high) in low.iter_mut().zip(high.iter().take(half)) {
-            odd ^= high;
-            *low ^= high;
-        }
-        index |= u32::from(is_odd(odd)) << half.ilog2();
-        half /= 2;
-    }
-    (words.first().copied().unwrap_or(0), index)
-}
-
-/// Whether the number of set bits is odd. Without an instruction that counts bits, which not every
-/// processor has, folding is faster than counting.
-const fn is_odd(word: u64) -> bool {
-    let word = word ^ (word >> 32);
-    let word = word ^ (word >> 16);
-    let word = word ^ (word >> 8);
-    let word = word ^ (word >> 4);
-    0x6996 >> (word & 15) & 1 == 1
-}
-
-/// Exclusive or of the numbers of the set bits.
-fn sum_of_bits(word: u64) -> u32 {
-    const MASKS: [u64; 6] = [
-        0xAAAA_AAAA_AAAA_AAAA,
-        0xCCCC_CCCC_CCCC_CCCC,
-        0xF0F0_F0F0_F0F0_F0F0,
-        0xFF00_FF00_FF00_FF00,
-        0xFFFF_0000_FFFF_0000,
-        0xFFFF_FFFF_0000_0000,
-    ];
-    MASKS.iter().enumerate().fold(0, |sum, (i, mask)| {
-        sum | u32::from(is_odd(word & mask)) << i
-    })
-}
-
-/// For each bit of a code position below 64, the data bits whose positions have it.
-const LOW_MASKS: [u64; 6] = {
-    let mut masks = [0; 6];
-    let (mut bit, mut position) = (0, 0u32);
-    while bit < 57 {
-        position += 1;
-        while position.is_power_of_two() {
-            position += 1;
-        }
-        let mut power = 0;
-        while power < masks.len() {
-            if position >> power & 1 == 1 {
-                masks[power] |= 1 << bit;
-            }
-            power += 1;
-        }
-        bit += 1;
-    }
-    masks
-};
 
 #[cfg(test)]
 mod tests {
