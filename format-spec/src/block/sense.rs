@@ -501,19 +501,22 @@ impl Sense<'_> {
     }
 }
 
-/// Whether it is the first block of a quota file.
+/// Whether it is the first block of a quota file. Behind its head there may be what the block held
+/// before: the driver does not clear it.
 fn quota_head(bytes: &[u8]) -> bool {
-    let magic = bytes
-        .first_chunk()
-        .map_or(0, |magic| u32::from_le_bytes(*magic));
-    let len = if GLOBAL_QUOTA_MAGIC.contains(&magic) {
-        size_of::<GlobalQuotaInfo>()
-    } else if LOCAL_QUOTA_MAGIC.contains(&magic) {
-        size_of::<LocalQuotaInfo>()
-    } else {
-        return false;
-    };
-    bytes.iter().skip(len).all(|byte| *byte == 0)
+    let is_global = GlobalQuotaInfo::ref_from_prefix(bytes).is_ok_and(|(head, _)| {
+        GLOBAL_QUOTA_MAGIC.contains(&head.dqh_magic.get())
+            && head.dqh_version.get() == 0
+            && head.dqi_free_blk < head.dqi_blocks
+            && head.dqi_free_entry < head.dqi_blocks
+    });
+    let is_local = LocalQuotaInfo::ref_from_prefix(bytes).is_ok_and(|(head, _)| {
+        LOCAL_QUOTA_MAGIC.contains(&head.dqh_magic.get())
+            && head.dqh_version.get() == 0
+            && head.dqi_flags.get() <= 1
+            && head.dqi_chunks < head.dqi_blocks
+    });
+    is_global || is_local
 }
 
 /// Whether it is a block of changes of usage: an id has 32 bits, and a change of the number of inodes
