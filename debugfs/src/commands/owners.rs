@@ -9,7 +9,7 @@ use cowfs_format::error::Error;
 use cowfs_format::layout::{Compat, Dinode, ExtentFlags, GroupDesc};
 use cowfs_format::read::holdings::{self, Purpose};
 use cowfs_format::read::{chain, inode, refcount};
-use cowfs_format::units::{BlockNo, ClusterNo, low32};
+use cowfs_format::units::{self, BlockNo, ClusterNo, low32};
 use cowfs_format::volume::inodes;
 use cowfs_format::volume::scan::Scanner;
 use cowfs_format::volume::system::{self, SystemFile};
@@ -88,13 +88,87 @@ struct Hit {
     tree: BlockNo,
 }
 
+impl Hit {
+    /// Whether it is the block's own use: an allocator holds all blocks that others got from it.
+    const fn is_told(&self) -> bool {
+        !matches!(
+            self.purpose,
+            Purpose::Group | Purpose::Window | Purpose::Truncated
+        )
+    }
+}
+
 /// All uses of blocks, which are sorted; in the order of the inodes. And what cannot be read.
+///
+/// Most inodes tell in their heads that they hold none of the blocks, and are not tested against their
+/// checks. Where not all owners that there must be are found so, all inodes are read.
 fn search(scanner: &Scanner, view: View<'_>, wanted: &[BlockNo]) -> (Vec<Hit>, Vec<Error>) {
-    // Of a file that stands in its inode, nothing but that inode can be wanted.
-    let skip = |inode: &Dinode| {
-        let own = BlockNo(inode.i_blkno.get());
-        inode.holds_nothing() && wanted.binary_search(&own).is_err()
+    let is_wanted = |first: BlockNo, blocks: u64| {
+        let at = wanted.partition_point(|blkno| *blkno < first);
+        (wanted.get(at)).is_some_and(|blkno| blkno.since(first) < blocks)
     };
+    let bits = view.geo().cluster_bits() - view.geo().block_bits();
+    let holds_none = |inode: &Dinode, body: &[u8]| {
+        if is_wanted(BlockNo(inode.i_blkno.get()), 1) {
+            return false;
+        }
+        inode.holds_nothing()
+            || inode.holds_only(body).is_some_and(|recs| {
+                !recs.iter().any(|rec| {
+                    let blocks = u64::from(rec.e_leaf_clusters.get()) << bits;
+                    is_wanted(BlockNo(rec.e_blkno.get()), blocks)
+                })
+            })
+    };
+    let (hits, failed) = search_but(scanner, view, wanted, holds_none);
+    if wanted
+        .iter()
+        .all(|blkno| has_all_owners(view, &hits, *blkno))
+    {
+        return (hits, failed);
+    }
+    search_but(scanner, view, wanted, |_, _| false)
+}
+
+/// Whether the uses of a block that were found are as many as there must be.
+fn has_all_owners(view: View<'_>, hits: &[Hit], blkno: BlockNo) -> bool {
+    let cluster = view.geo().cluster_of(blkno);
+    if fixed(view, blkno).is_some() || in_use(view, cluster).is_ok_and(|used| !used) {
+        return true;
+    }
+    let holders = || {
+        hits.iter()
+            .filter(|hit| hit.blkno == blkno && hit.is_told())
+    };
+    match holders().find(|hit| hit.flags.contains(ExtentFlags::REFCOUNTED)) {
+        Some(shared) => recorded(view, shared.tree, cluster)
+            .is_ok_and(|recorded| holders().count() >= units::index(recorded.into())),
+        // What an allocator has not given out, or a slot holds in reserve, is nobody's.
+        None if holders().next().is_none() => hits.iter().any(|hit| {
+            hit.blkno == blkno
+                && match hit.purpose {
+                    Purpose::Group => bit_of(view, hit.inode, blkno)
+                        .is_ok_and(|bit| bit.is_some_and(|(.., in_use)| !in_use)),
+                    _ => true,
+                }
+        }),
+        None => true,
+    }
+}
+
+/// Mappings of a cluster by the record of its refcount tree; 0 = there is none.
+fn recorded(view: View<'_>, tree: BlockNo, cluster: ClusterNo) -> Result<u32, Error> {
+    let first = u64::from(cluster.0);
+    let records = refcount::records_in(view, tree, first, first + 1)?;
+    Ok(records.first().map_or(0, |rec| rec.r_refcount.get()))
+}
+
+fn search_but(
+    scanner: &Scanner,
+    view: View<'_>,
+    wanted: &[BlockNo],
+    skip: impl Fn(&Dinode, &[u8]) -> bool + Sync,
+) -> (Vec<Hit>, Vec<Error>) {
     inodes::collect_but(scanner, view, skip, |inode, found, faults| {
         holdings::for_each_run(view, inode, &mut |run| {
             let run = match run {
@@ -136,18 +210,11 @@ fn icheck(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>>
     let (scanner, view) = session.scan()?;
     let (found, mut failed) = search(scanner, view, &wanted);
     let bitmap = system::find(view, SystemFile::GlobalBitmap).ok();
-    let told = |hit: &&Hit| {
-        // An allocator holds all blocks that others got from it.
-        !matches!(
-            hit.purpose,
-            Purpose::Group | Purpose::Window | Purpose::Truncated
-        )
-    };
     let blocks = given
         .into_iter()
         .map(|blkno| {
             let here = |hit: &&Hit| hit.blkno == blkno;
-            let mut owners: Vec<Use> = (found.iter().filter(told).filter(here))
+            let mut owners: Vec<Use> = (found.iter().filter(|hit| hit.is_told()).filter(here))
                 .map(|hit| Use {
                     inode: hit.inode.0,
                     what: hit.purpose.name(),
@@ -277,12 +344,11 @@ fn owners(session: &mut Session, args: &Args) -> Result<Option<Box<dyn Report>>>
         let counted = (hits.iter()).find(|hit| hit.flags.contains(ExtentFlags::REFCOUNTED));
         let mut refcount = None;
         if let Some(hit) = counted {
-            let (first, end) = (u64::from(cluster.0), u64::from(cluster.0) + 1);
-            match refcount::records_in(view, hit.tree, first, end) {
-                Ok(records) => {
+            match recorded(view, hit.tree, cluster) {
+                Ok(recorded) => {
                     refcount = Some(Recorded {
                         root: hit.tree.0,
-                        recorded: records.first().map_or(0, |rec| rec.r_refcount.get()),
+                        recorded,
                     });
                 }
                 Err(error) => failed.push(error),

@@ -178,16 +178,21 @@ impl<'v> View<'v> {
         Ok(identified(tested, blkno, self.info)?)
     }
 
-    /// What `look` makes of the head of a block whose signature, own number and generation are good.
-    /// The check is not tested: this only serves to tell whether a block needs to be read at all.
+    /// What `look` makes of the head of a block whose signature, own number and generation are good,
+    /// and of what follows it. The check is not tested: this only serves to tell whether a block needs
+    /// to be read at all.
     #[must_use]
-    pub fn peek<B: MetaBlock, T>(self, blkno: BlockNo, look: impl FnOnce(&B) -> T) -> Option<T> {
+    pub fn peek<B: MetaBlock, T>(
+        self,
+        blkno: BlockNo,
+        look: impl FnOnce(&B, &[u8]) -> T,
+    ) -> Option<T> {
         let buf = self.raw(blkno).ok()?;
-        let (head, _) = B::ref_from_prefix(&buf).ok()?;
+        let (head, body) = B::ref_from_prefix(&buf).ok()?;
         let is_itself = buf.get(..8) == Some(B::SIGNATURE.as_slice())
             && head.own_blkno() == blkno.0
             && head.generation() == self.info.fs_generation.0;
-        is_itself.then(|| look(head))
+        is_itself.then(|| look(head, body))
     }
 
     /// A metadata block together with all that is wrong in its identity: for checkers, which look

@@ -1,9 +1,10 @@
 //! The inode block.
 
 use bitflags::bitflags;
+use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use super::{BlockCheck, Kind, layout};
+use super::{BlockCheck, ExtentFlags, ExtentList, ExtentRec, Kind, layout};
 
 /// Bytes of the head that all dinodes share; the body (`id2`) follows.
 pub const DINODE_HEAD: usize = 0xC0;
@@ -342,13 +343,37 @@ impl Dinode {
     /// inode that does hold space.
     #[must_use]
     pub fn holds_nothing(&self) -> bool {
-        let lists = InodeFlags::CHAIN
-            .union(InodeFlags::LOCAL_ALLOC)
-            .union(InodeFlags::DEALLOC)
-            .union(InodeFlags::SYSTEM);
         self.dyn_features() == DynFeatures::INLINE_DATA
             && self.i_clusters.get() == 0
-            && !self.flags().intersects(lists)
+            && self.has_only_contents()
+    }
+
+    /// Whether the inode says, in two fields each, that it holds nothing but its own block and the
+    /// clusters of these records: `body` is what follows the head of the inode.
+    #[must_use]
+    pub fn holds_only<'b>(&self, body: &'b [u8]) -> Option<&'b [ExtentRec]> {
+        let clusters = u64::from(self.i_clusters.get());
+        if clusters == 0 || !self.dyn_features().is_empty() || !self.has_only_contents() {
+            return None;
+        }
+        let (list, room) = ExtentList::ref_from_prefix(body).ok()?;
+        let used = usize::from(list.l_next_free_rec.get());
+        let recs =
+            <[ExtentRec]>::ref_from_bytes(room.get(..used * size_of::<ExtentRec>())?).ok()?;
+        let mapped = recs.iter().map(|rec| u64::from(rec.e_leaf_clusters.get()));
+        let is_whole = list.l_tree_depth.get() == 0
+            && recs
+                .iter()
+                .all(|rec| rec.e_flags & ExtentFlags::REFCOUNTED.bits() == 0)
+            && list.l_next_free_rec.get() <= list.l_count.get()
+            && mapped.sum::<u64>() == clusters;
+        is_whole.then_some(recs)
+    }
+
+    /// Whether it is an inode in use and nothing else, without xattrs of their own place, index or
+    /// refcount tree.
+    fn has_only_contents(&self) -> bool {
+        self.flags() == InodeFlags::VALID
             && self.i_xattr_loc.get() == 0
             && self.i_dx_root.get() == 0
             && self.i_refcount_loc.get() == 0

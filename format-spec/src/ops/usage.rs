@@ -22,7 +22,7 @@ use std::ops::ControlFlow;
 
 use crate::block::View;
 use crate::error::{Error, Result};
-use crate::layout::{Compat, ExtentFlags, FileType, InodeFlags};
+use crate::layout::{Compat, Dinode, ExtentFlags, ExtentRec, FileType, InodeFlags};
 use crate::read::holdings::{self, Purpose};
 use crate::read::inode::Inode;
 use crate::read::refcount::{self, Counted};
@@ -356,15 +356,7 @@ pub fn subtree(
     if files {
         tree::walk(scanner, view, start, look, |event| open.told(event, true));
     } else {
-        tree::fold(
-            scanner,
-            view,
-            start,
-            look,
-            |sum, child, inode| sum.add(view, child, inode),
-            Sum::join,
-            |event| open.told(event, false),
-        );
+        tree::fold(scanner, view, start, look, |event| open.told(event, false));
     }
     (open.stack.into_iter())
         .reduce(|mut all, next| {
@@ -396,8 +388,46 @@ impl Sum {
         sum.account.add(inode.blkno(), facts);
         sum
     }
+}
 
-    fn add(&mut self, view: View<'_>, child: Child<'_>, inode: Result<Inode<'_>>) {
+impl<'v> tree::Sum<'v> for Sum {
+    /// Adds a file of one name whose head tells, in two fields that agree, what it holds: nothing, or
+    /// the extents behind the head, up to the cluster in which the file ends.
+    fn peek(&mut self, view: View<'v>, inode: &Dinode, body: &[u8]) -> bool {
+        let geo = view.geo();
+        let size = inode.i_size.get();
+        if inode.file_type() != Some(FileType::Regular) || inode.links() != 1 {
+            return false;
+        }
+        let allocated = if inode.holds_nothing() {
+            (size < geo.block_bytes() as u64).then_some(0)
+        } else {
+            let end = |recs: &[ExtentRec]| {
+                let last = recs
+                    .last()
+                    .map(|rec| (rec.e_cpos.get(), rec.e_leaf_clusters.get()));
+                last.map_or(0, |(cpos, clusters)| u64::from(cpos) + u64::from(clusters))
+            };
+            let clusters = size.div_ceil(1 << geo.cluster_bits());
+            (inode.holds_only(body).filter(|recs| end(recs) == clusters))
+                .map(|_| u64::from(inode.i_clusters.get()))
+        };
+        let Some(allocated) = allocated else {
+            return false;
+        };
+        let facts = Facts {
+            links: 1,
+            apparent_bytes: size,
+            allocated,
+            plain: allocated,
+            metadata_blocks: 1,
+            ..Facts::default()
+        };
+        self.account.add(BlockNo(inode.i_blkno.get()), facts);
+        true
+    }
+
+    fn add(&mut self, view: View<'v>, child: Child<'_>, inode: Result<Inode<'v>>) {
         let faults = match inode {
             Ok(inode) => {
                 let (facts, faults) = Facts::of(view, &inode);

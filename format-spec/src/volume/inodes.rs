@@ -60,7 +60,7 @@ fn groups_of(
 pub fn for_each_inode<'v>(
     view: View<'v>,
     group: InodeGroup,
-    skip: impl Fn(&Dinode) -> bool,
+    skip: impl Fn(&Dinode, &[u8]) -> bool,
     visit: &mut dyn FnMut(BlockNo, Result<Inode<'v>>),
 ) {
     let desc = match view.block::<GroupDesc>(group.blkno) {
@@ -93,7 +93,7 @@ pub fn collect<'v, T: Send>(
     view: View<'v>,
     work: impl Fn(&Inode<'v>, &mut Vec<T>, &mut Vec<Error>) + Sync,
 ) -> (Vec<T>, Vec<Error>) {
-    collect_but(scanner, view, |_| false, work)
+    collect_but(scanner, view, |_, _| false, work)
 }
 
 /// As [`collect`], without the inodes that `skip` passes over by their heads. These are not tested
@@ -102,7 +102,7 @@ pub fn collect<'v, T: Send>(
 pub fn collect_but<'v, T: Send>(
     scanner: &Scanner,
     view: View<'v>,
-    skip: impl Fn(&Dinode) -> bool + Sync,
+    skip: impl Fn(&Dinode, &[u8]) -> bool + Sync,
     work: impl Fn(&Inode<'v>, &mut Vec<T>, &mut Vec<Error>) + Sync,
 ) -> (Vec<T>, Vec<Error>) {
     let (groups, mut failed) = groups(view);

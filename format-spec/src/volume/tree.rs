@@ -13,7 +13,7 @@ use std::ops::{ControlFlow, Range};
 
 use crate::block::View;
 use crate::error::{Error, FaultKind, Result};
-use crate::layout::FileType;
+use crate::layout::{Dinode, FileType};
 use crate::read::dir;
 use crate::read::inode::{self, Inode};
 use crate::units::BlockNo;
@@ -101,29 +101,40 @@ pub fn walk<'v, T: Send>(
     tell(scanner, view, start, WINDOW, &look, each);
 }
 
-/// Walks the directories of a subtree. `look` sees the inode of each, `add` adds a file in it, or
-/// what kept its inode from being read, to a sum, and `join` adds up the sums of some files and the
-/// others behind them. The files of a directory come in no particular order.
+/// What a directory and the files in it come to.
+pub trait Sum<'v>: Default + Send {
+    /// Adds a file when the head of its inode and what follows it tell all that there is to know;
+    /// whether they do. Such an inode is not tested against its check.
+    fn peek(&mut self, view: View<'v>, inode: &Dinode, body: &[u8]) -> bool;
+    /// Adds a file, or what kept its inode from being read.
+    fn add(&mut self, view: View<'v>, child: Child<'_>, inode: Result<Inode<'v>>);
+    /// Adds the sum of other files, which come behind these.
+    fn join(&mut self, other: Self);
+}
+
+/// Walks the directories of a subtree. `look` sees the inode of each and begins its sum, to which the
+/// files in it are added, in no particular order.
 ///
 /// It is what is left of [`walk`] for those to whom the names of files do not matter, and takes half
 /// of its time.
-pub fn fold<'v, T: Send + Default>(
+pub fn fold<'v, S: Sum<'v>>(
     scanner: &Scanner,
     view: View<'v>,
     start: BlockNo,
-    look: impl Fn(&Node, &Inode<'v>) -> T + Sync,
-    add: impl Fn(&mut T, Child<'_>, Result<Inode<'v>>) + Sync,
-    join: impl Fn(&mut T, T) + Sync,
-    each: impl FnMut(Event<T>) -> ControlFlow<()>,
+    look: impl Fn(&Node, &Inode<'v>) -> S + Sync,
+    each: impl FnMut(Event<S>) -> ControlFlow<()>,
 ) {
     let sum = |names: &Names, chunk: &[Name]| {
-        let (mut sum, mut directories) = (T::default(), Vec::new());
+        let (mut sum, mut directories) = (S::default(), Vec::new());
         for name in chunk {
-            let inode = inode::read(view, name.blkno);
-            match inode {
+            let peeked = view.peek(name.blkno, |inode, body| sum.peek(view, inode, body));
+            if peeked == Some(true) {
+                continue;
+            }
+            match inode::read(view, name.blkno) {
                 // Its entry takes it for something else.
                 Ok(inode) if is_directory(&inode) => directories.push(name.clone()),
-                inode => add(&mut sum, names.child(name), inode),
+                inode => sum.add(view, names.child(name), inode),
             }
         }
         (sum, directories)
@@ -142,7 +153,7 @@ pub fn fold<'v, T: Send + Default>(
                 &chunks,
                 |chunk| sum(names, chunk),
                 |(part, more)| {
-                    join(&mut own, part);
+                    own.join(part);
                     directories.extend(more);
                 },
             );

@@ -31,7 +31,7 @@ pub(super) fn cover(view: View<'_>, scanner: &Scanner, data: bool) -> Result<Vec
     let mut failed = failed.into_iter().next();
     let look = |group: &inodes::InodeGroup| {
         let (mut found, mut error) = (Vec::new(), None);
-        inodes::for_each_inode(view, *group, |_| false, &mut |_, inode| match inode {
+        inodes::for_each_inode(view, *group, |_, _| false, &mut |_, inode| match inode {
             Ok(inode) => walk.inode(&inode, &mut found, &mut error),
             Err(e) => error = error.take().or(Some(e)),
         });
