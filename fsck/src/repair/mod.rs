@@ -15,6 +15,7 @@ mod dir;
 mod extents;
 mod group;
 mod hidden;
+mod history;
 mod index;
 mod inode;
 mod journal;
@@ -25,6 +26,7 @@ pub mod policy;
 mod quota;
 pub mod rebuild;
 mod refcount;
+mod rounds;
 mod sealed;
 mod settle;
 mod slots;
@@ -34,36 +36,31 @@ mod tidy;
 mod volume;
 mod xattr;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-use cowfs_format::block::View;
 use cowfs_format::device::{Device, DeviceMut, OverlayDevice};
 use cowfs_format::error::Result;
 use cowfs_format::layout::HashKind;
 use cowfs_format::toolkit::exit::ExitBits;
 use cowfs_format::toolkit::progress::Progress;
-use cowfs_format::toolkit::report::{Item, Outcome, Report, Severity};
+use cowfs_format::toolkit::report::{Item, Report, Severity};
 use cowfs_format::txn::{Recovered, Timestamp};
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::scan::Scanner;
-use cowfs_format::volume::system::{self as system_file, SystemFile};
 
-use crate::catalogue::{At, Finding, Layer, Problem, VolumeProblem};
-use crate::check::{Checked, check_with};
+use crate::catalogue::Finding;
+use crate::check::Checked;
 use commit::Target;
 pub use commit::take_back;
-use hidden::Hidden;
+use history::History;
 use policy::Decider;
 use rebuild::Rebuilt;
+use rounds::Staging;
 pub use sealed::FromSeal;
-use stage::{Stage, Staged, cannot};
+use stage::cannot;
 use tidy::{Tidied, Wish};
-
-/// Rounds after which what is left is left. Each layer takes one, and what a repair brings to light
-/// a few more.
-const MOST_ROUNDS: usize = 32;
 
 /// How a volume is opened: by its superblock, or by a backup.
 #[derive(Clone, Copy, Debug, Default)]
@@ -166,18 +163,6 @@ impl Repaired {
         }
         report
     }
-}
-
-/// Tells findings of different rounds apart.
-fn key(finding: &Finding) -> String {
-    let At { inode, block } = finding.at;
-    let number = |place: Option<BlockNo>| place.map_or(0, |b| b.0);
-    let (inode, block) = (number(inode), number(block));
-    format!(
-        "{} {inode} {block} {}",
-        finding.problem.code(),
-        finding.problem
-    )
 }
 
 /// How bad a state is: errors first, then warnings.
@@ -361,290 +346,4 @@ fn free_slots(
         }
     };
     Ok(!is_nothing(&volume.recover_past_damage()?))
-}
-
-/// A repair under way.
-struct Staging<'d> {
-    overlay: OverlayDevice<&'d dyn DeviceMut>,
-    way: Way,
-    now: Timestamp,
-    reset_journal: bool,
-    only: Option<BlockNo>,
-    /// What is still to be done once nothing is left to repair.
-    wish: Wish,
-    tidied: Tidied,
-    history: History,
-    /// Findings that a repair was tried for.
-    tried: HashSet<String>,
-    /// What was found and staged before the first check.
-    given: Option<Finding>,
-    seal_file: Option<PathBuf>,
-    from_seal: Option<FromSeal>,
-    /// Whether what came from the seal was held against the rest.
-    withdrawn: bool,
-}
-
-impl<'d> Staging<'d> {
-    /// Lets a seal give back what is lost, in the first round, and takes back in the next what does
-    /// not fit; whether anything changed.
-    fn seal(
-        &mut self,
-        round: usize,
-        volume: &Staged<'d>,
-        checked: &Checked,
-        decider: &mut Decider<'_>,
-        shared: (&Scanner, &Progress),
-    ) -> Result<bool> {
-        if checked.stopped {
-            return Ok(false);
-        }
-        match &mut self.from_seal {
-            Some(taken) if !self.withdrawn => {
-                self.withdrawn = true;
-                sealed::withdraw(volume, checked, taken)
-            }
-            None if round == 0 => {
-                let file = self.seal_file.as_deref();
-                self.from_seal = sealed::restore(volume, checked, file, decider, shared)?;
-                Ok(self.from_seal.as_ref().is_some_and(FromSeal::gave))
-            }
-            _ => Ok(false),
-        }
-    }
-
-    /// Repairs in memory until there is nothing left to do; the first check and the last one.
-    fn rounds(
-        &mut self,
-        decider: &mut Decider<'_>,
-        scanner: &Scanner,
-        progress: &Progress,
-    ) -> Result<(Option<Checked>, Checked)> {
-        let mut first = None;
-        for round in 0.. {
-            let unused = OverlayDevice::new(*self.overlay.base());
-            let overlay = std::mem::replace(&mut self.overlay, unused);
-            let mut volume: Staged<'d> = self.way.open(overlay)?;
-            if !volume.pending().is_empty() {
-                // A journal that came to light with a repair.
-                volume.recover_staged()?;
-                volume.reread()?;
-            }
-            let mut checked = check_with(&volume, scanner, progress);
-            if let Some(given) = self.given.take() {
-                checked.given(given);
-            }
-            if let Some(only) = self.only {
-                checked.keep_only(only);
-            }
-            self.history.add(&checked);
-            if self.seal(round, &volume, &checked, decider, (scanner, progress))? {
-                first.get_or_insert(checked);
-                self.overlay = volume.into_device();
-                continue;
-            }
-            let plan = if checked.stopped || round == MOST_ROUNDS {
-                Vec::new()
-            } else {
-                self.plan(&checked, volume.info().system_dir, decider)
-            };
-            let mut stage =
-                Stage::new(&mut volume, &checked.evidence, self.now, self.reset_journal);
-            for finding in plan {
-                let name = key(finding);
-                if let Err(error) = apply(&mut stage, finding) {
-                    // What a repair of the volume's own files fails to read is written over, and the
-                    // repair tried again.
-                    let own = matches!(finding.problem, Problem::VolumeProblem(_));
-                    if own && block::heal(&stage, &error) {
-                        continue;
-                    }
-                    let why = error.to_string();
-                    let why = why.strip_prefix("not written: ").unwrap_or(&why);
-                    self.history.failed(&name, why);
-                }
-                self.tried.insert(name);
-            }
-            let mut more = !checked.stopped && self.history.planned > 0;
-            if !more && checked.is_clean() && self.wish.is_any() {
-                let wish = std::mem::take(&mut self.wish);
-                self.tidied = wish.grant(&mut stage)?;
-                more = self.tidied.packed + self.tidied.indexed > 0;
-            }
-            stage.finish();
-            self.history.planned = 0;
-            self.overlay = volume.into_device();
-            if !more {
-                return Ok((first, checked));
-            }
-            first.get_or_insert(checked);
-        }
-        Err(cannot("the rounds of the repair did not end"))
-    }
-
-    /// What is to be repaired in this round: findings of the first layer that has any.
-    fn plan<'c>(
-        &mut self,
-        checked: &'c Checked,
-        volume_dir: BlockNo,
-        decider: &mut Decider<'_>,
-    ) -> Vec<&'c Finding> {
-        let all = checked.findings.iter().chain(&checked.aside);
-        let hidden = Hidden::by(all, volume_dir);
-        for layer in Layer::ALL {
-            let mut plan = Vec::new();
-            for finding in &checked.findings {
-                let entry = finding.problem.entry();
-                let Some(remedy) = entry.remedy.filter(|remedy| remedy.layer == layer) else {
-                    continue;
-                };
-                let name = key(finding);
-                if self.tried.contains(&name) {
-                    continue;
-                }
-                if let Some(why) = hidden.forbids(finding) {
-                    self.history.failed(&name, why);
-                    continue;
-                }
-                let shown = shown(checked, finding, remedy.says);
-                if decider.allows(finding, &name, &shown) {
-                    self.history.forget_failure(&name);
-                    plan.push(finding);
-                } else {
-                    self.history
-                        .failed(&name, "not to be repaired without a decision");
-                }
-            }
-            if !plan.is_empty() {
-                self.history.planned = plan.len();
-                return plan;
-            }
-        }
-        Vec::new()
-    }
-}
-
-/// The question about a finding.
-fn shown(checked: &Checked, finding: &Finding, says: &str) -> String {
-    let report = Report {
-        findings: vec![checked.item(finding)],
-        ..Report::default()
-    };
-    let mut text = Vec::new();
-    // Writing to memory does not fail.
-    let _ = report.text_findings(&mut text);
-    format!("{}    repair: {says}?", String::from_utf8_lossy(&text))
-}
-
-/// Repairs what a finding is about.
-fn apply(stage: &mut Stage<'_, '_>, finding: &Finding) -> Result<()> {
-    let at = finding.at;
-    match &finding.problem {
-        Problem::VolumeProblem(problem) => volume::repair(stage, at, problem),
-        Problem::AllocProblem(problem) => alloc::repair(stage, at, problem),
-        Problem::InodeProblem(problem) => inode::repair(stage, at, problem),
-        Problem::DirProblem(problem) => dir::repair(stage, at, problem),
-        Problem::XattrProblem(problem) => xattr::repair(stage, at, problem),
-        Problem::RefcountProblem(problem) => refcount::repair(stage, at, problem),
-    }
-}
-
-/// Everything that came up, in order, and what became of it.
-#[derive(Default)]
-struct History {
-    items: Vec<(String, Item, Option<&'static str>)>,
-    known: HashSet<String>,
-    /// What was put right before the first check.
-    done: HashSet<String>,
-    /// Why something was not repaired.
-    failures: HashMap<String, String>,
-    /// Number of repairs in this round.
-    planned: usize,
-}
-
-impl History {
-    /// Tells what the recovery put right that is a finding of a check.
-    fn recovered(&mut self, view: View<'_>, recovered: &Recovered) {
-        let slot_map = system_file::find(view, SystemFile::SlotMap).ok();
-        for &(slot, node) in &recovered.released {
-            let at = At {
-                inode: slot_map,
-                block: None,
-            };
-            let slot = slot.0;
-            let problem = VolumeProblem::SlotHeld { slot, node }.into();
-            let finding = Finding { at, problem };
-            let name = key(&finding);
-            let says = finding.problem.entry().remedy.map(|remedy| remedy.says);
-            let item = Checked::default().item(&finding);
-            self.known.insert(name.clone());
-            self.done.insert(name.clone());
-            self.items.push((name, item, says));
-        }
-    }
-
-    fn add(&mut self, checked: &Checked) {
-        for finding in &checked.findings {
-            let name = key(finding);
-            if self.known.insert(name.clone()) {
-                let says = finding.problem.entry().remedy.map(|remedy| remedy.says);
-                self.items.push((name, checked.item(finding), says));
-            }
-        }
-    }
-
-    /// Forgets what came up on the way, when the way was not taken.
-    fn keep_first(&mut self, first: &Checked) {
-        let names: HashSet<String> = first.findings.iter().map(key).collect();
-        let done = &self.done;
-        self.items
-            .retain(|(name, ..)| names.contains(name) || done.contains(name));
-    }
-
-    fn failed(&mut self, name: &str, why: &str) {
-        self.failures.insert(name.to_owned(), why.to_owned());
-    }
-
-    fn forget_failure(&mut self, name: &str) {
-        self.failures.remove(name);
-    }
-
-    /// The findings with their outcomes, once `last` is what the device holds.
-    fn items(
-        self,
-        last: &Checked,
-        committed: bool,
-        tried: &HashSet<String>,
-        seal: Option<&FromSeal>,
-    ) -> Vec<Item> {
-        let from_seal = |item: &Item| {
-            let places = [item.place.block, item.place.inode].into_iter().flatten();
-            let mut blocks = places.map(BlockNo);
-            seal.is_some_and(|seal| blocks.any(|blkno| seal.blocks.contains(&blkno)))
-        };
-        let left: HashSet<String> = last.findings.iter().map(key).collect();
-        let finish = |(name, mut item, says): (String, Item, Option<&'static str>)| {
-            let done = self.done.contains(&name);
-            let repaired = done || (committed && !left.contains(&name));
-            if item.severity == Severity::Note && !repaired {
-                return item;
-            }
-            let failure = self.failures.get(&name);
-            let own = says.filter(|_| done || (tried.contains(&name) && failure.is_none()));
-            let what = match (repaired, own, failure) {
-                (true, None, _) if from_seal(&item) => "it came back from the seal".to_owned(),
-                (true, Some(says), _) => says.to_owned(),
-                (true, None, _) => "it went with what was repaired beside it".to_owned(),
-                (false, _, Some(why)) => why.clone(),
-                (false, _, None) if says.is_none() => {
-                    "this version has no repair for it".to_owned()
-                }
-                (false, _, None) => {
-                    "no repair of it could be proven; nothing was written for it".to_owned()
-                }
-            };
-            item.outcome = Some(Outcome { repaired, what });
-            item
-        };
-        self.items.into_iter().map(finish).collect()
-    }
 }
