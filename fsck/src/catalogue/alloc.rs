@@ -183,11 +183,13 @@ problems! {
 
     /// Two structures use the same block of metadata: a change of one destroys the other.
     MetaShared { what: &'static str } = "X_META_SHARED" Error ask
-        "{what} is used by more than one owner";
+        "{what} is used by more than one owner"
+        => Trees "the inode with the lowest number keeps it; what the others have in it is laid out anew, in blocks of their own";
 
     /// A block of metadata lies where no allocator gives out blocks. It will be overwritten when the cluster is given to a file.
     MetaForeign { what: &'static str } = "X_META_FOREIGN" Error ask
-        "{what} lies in no group of an allocator";
+        "{what} lies in no group of an allocator"
+        => Trees "what is in it is laid out anew, in blocks of an allocator";
 
     /// A block of metadata names a place in an allocator that is not its own. When it is freed, a block of somebody else is marked as free.
     SuballocFields { what: &'static str, slot: u16, bit: u16, expected_slot: u16, expected_bit: u32 } = "X_SUBALLOC_FIELDS" Error preen

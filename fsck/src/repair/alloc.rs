@@ -11,7 +11,7 @@ use cowfs_format::units::{BlockNo, ClusterNo, low16, low32};
 use zerocopy::FromBytes;
 
 use super::stage::{Stage, cannot};
-use super::{group, pieces, slots, system, xattr};
+use super::{group, meta, pieces, slots, system, xattr};
 use crate::catalogue::{AllocProblem, At};
 
 /// Repairs a problem of an allocator.
@@ -136,6 +136,8 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
             let (allocator, group) = group_of(stage, block()?)?;
             stage.set_bits(allocator, group, bit..bit + 1, true)
         }
+        P::MetaShared { .. } => meta::shared(stage, block()?),
+        P::MetaForeign { .. } => meta::anew(stage, owner()?, block()?),
         P::MetaLeak { first, count } => stage.set_bits(
             owner()?,
             block()?,

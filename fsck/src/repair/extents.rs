@@ -114,7 +114,7 @@ fn remake(stage: &mut Stage<'_, '_>, owner: BlockNo, block: BlockNo) -> Result<(
     }
     let indexed = features.contains(DynFeatures::INDEXED_DIR);
     if features.contains(DynFeatures::HAS_REFCOUNT) && !indexed {
-        return refcount::remake(stage, root);
+        return refcount::remake(stage, root, true);
     }
     if indexed {
         return index::remake(stage, owner);

@@ -20,6 +20,7 @@ mod index;
 mod inode;
 mod journal;
 mod leaves;
+mod meta;
 mod names;
 mod pieces;
 pub mod policy;

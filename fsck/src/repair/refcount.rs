@@ -40,7 +40,7 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &RefcountProble
         | P::Redundant { .. }
         | P::CountInvalid { .. } => {
             let root = root_of(stage, at)?;
-            remake(stage, root)
+            remake(stage, root, true)
         }
     }
 }
@@ -55,8 +55,8 @@ fn root_of(stage: &Stage<'_, '_>, at: At) -> Result<BlockNo> {
         .ok_or_else(|| cannot("no file belongs to it"))
 }
 
-/// Makes a tree anew.
-pub(super) fn remake(stage: &mut Stage<'_, '_>, root: BlockNo) -> Result<()> {
+/// Makes a tree anew, in its root when that can be used and `stays`.
+pub(super) fn remake(stage: &mut Stage<'_, '_>, root: BlockNo, stays: bool) -> Result<()> {
     if !stage.first("refcounts", root) {
         return Ok(());
     }
@@ -75,7 +75,7 @@ pub(super) fn remake(stage: &mut Stage<'_, '_>, root: BlockNo) -> Result<()> {
         .map(|span| (span.first, span.end - span.first, low32(span.count)))
         .collect();
     let (block, faults) = stage.view().inspect::<RefcountBlock>(root);
-    let kept = (block.is_some() && faults.is_empty()).then_some(root);
+    let kept = (stays && block.is_some() && faults.is_empty()).then_some(root);
     drop(block);
     stage
         .transact(|txn| txn.remake_refcounts(kept, &inodes, &counted))
