@@ -7,7 +7,7 @@ use super::Watch;
 use super::code::Coder;
 use super::find::{Found, Seal};
 use super::list::{Guard, Span};
-use super::store::{Blocks, sums_of};
+use super::store::sums_of;
 use crate::block::{check_offset_of, identity_of};
 use crate::device::Device;
 use crate::ecc::{self, Verdict, sum32c};
@@ -112,11 +112,7 @@ pub fn verify(
 ) -> Result<Verified> {
     let seal = &found.seal;
     let shape = seal.shape;
-    let blocks = Blocks {
-        device,
-        bits: seal.geo.block_bits(),
-    };
-    let coder = Coder::new(blocks, &seal.list, shape)?;
+    let coder = found.coder(device)?;
     let mut done = Verified {
         blocks: seal.list.blocks(),
         seal_blocks: shape.blocks(),

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use zerocopy::FromBytes;
 
+use super::code::Coder;
 use super::cover::find_seal;
 use super::list::List;
 use super::shape::{Shape, table_block};
@@ -141,6 +142,15 @@ impl Seal {
 impl Found<'_> {
     pub(super) fn is_beside(&self) -> bool {
         self.seal.header.sh_flags.get() & SEAL_BESIDE != 0
+    }
+
+    /// The parity of its groups, over the blocks of a device.
+    pub(super) fn coder<'a>(&'a self, device: &'a dyn Device) -> Result<Coder<'a>> {
+        let blocks = Blocks {
+            device,
+            bits: self.seal.geo.block_bits(),
+        };
+        Coder::new(blocks, &self.seal.list, self.seal.shape)
     }
 }
 

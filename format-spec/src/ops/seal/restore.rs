@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::check::{State, Verified};
-use super::code::Coder;
 use super::find::{Found, Seal};
-use super::store::Blocks;
 use crate::device::Device;
 use crate::ecc::sum32c;
 use crate::error::Result;
@@ -50,11 +48,7 @@ pub fn restore(
 ) -> Result<Restored> {
     let seal = &found.seal;
     let shape = seal.shape;
-    let blocks = Blocks {
-        device,
-        bits: seal.geo.block_bits(),
-    };
-    let coder = Coder::new(blocks, &seal.list, shape)?;
+    let coder = found.coder(device)?;
     let mut lost: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     let (mut gone, mut bits) = (BTreeSet::new(), BTreeSet::new());
     for mismatch in &verified.mismatches {
@@ -85,7 +79,7 @@ pub fn restore(
             for shard in 0..u64::from(shape.data) {
                 let slot = group + shard * shape.groups;
                 let mut block = vec![0; shape.block];
-                blocks.row(&seal.list, slot, &mut block, &mut Vec::new());
+                coder.blocks.row(&seal.list, slot, &mut block, &mut Vec::new());
                 if bits.contains(&slot) {
                     let stored = sums.get(index(shard)).copied().flatten().unwrap_or(0);
                     shards.push(seal.fixed(&block, stored));
