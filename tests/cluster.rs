@@ -2,15 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // A test may panic.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::time::Instant;
 
 use cowfs_format::volume::Volume;
+use cowfs_tests::said::Sink;
 use cowfs_tests::session::{contents, find, killed_commit, pattern};
 use cowfs_tests::{Cluster, Kernel, need, oracle};
 use debugfs_cowfs::session::{Session, Superblock};
@@ -55,26 +54,6 @@ fn volume_of_ours(dir: &Path) -> PathBuf {
         assert_eq!(code, 0, "{said}");
     }
     image
-}
-
-#[derive(Clone, Default)]
-struct Sink(Rc<RefCell<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.borrow_mut().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Sink {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.borrow().clone()).unwrap()
-    }
 }
 
 /// Runs a command of debugfs.cowfs: its results, or what it complained of; and what it said besides.

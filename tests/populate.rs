@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use cowfs_format::device::MemDevice;
 use cowfs_format::volume::Volume;
 use cowfs_tests::session::{pattern, writable};
-use cowfs_tests::{Guest, Kernel, need, oracle};
+use cowfs_tests::{Guest, Kernel, need, oracle, place};
 use tempfile::TempDir;
 
 /// Runs a program of the host, which must succeed.
@@ -31,7 +31,7 @@ fn mkfs(args: &[&str]) -> (bool, String) {
 /// The manifest of a volume, with times.
 fn manifest(image: &Path, command: &str) -> String {
     let script = ["debugfs.cowfs", "-R", command, image.to_str().unwrap()];
-    let out = Command::new(program("debugfs-cowfs"))
+    let out = Command::new(place::own("debugfs-cowfs"))
         .args(&script[1..])
         .output()
         .unwrap();
@@ -41,14 +41,6 @@ fn manifest(image: &Path, command: &str) -> String {
     text.lines()
         .filter(|line| !line.starts_with("./lost+found "))
         .fold(String::new(), |all, line| all + line + "\n")
-}
-
-/// A program of this workspace.
-fn program(name: &str) -> std::path::PathBuf {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    path.join(name)
 }
 
 fn set_xattr(path: &Path, name: &str, value: &[u8]) {
@@ -238,7 +230,7 @@ fn reproduced(image: &Path, source: &Path, args: &[&str], shell: &str) -> Vec<u8
     let script = format!("{shell}; exec \"$@\"");
     let status = Command::new("sh")
         .args(["-c", &script, "sh"])
-        .arg(program("mkfs-cowfs"))
+        .arg(place::own("mkfs-cowfs"))
         .args(["-q", "-d"])
         .arg(source)
         .args(args)
@@ -374,7 +366,7 @@ fn the_smallest_volume_cannot_be_smaller() {
     }
     // And with space to spare, from a pipe.
     let _ = fs::remove_file(&image);
-    let status = Command::new(program("mkfs-cowfs"))
+    let status = Command::new(place::own("mkfs-cowfs"))
         .args(["-q", "-d", "-", "--size=auto", "--free=30M"])
         .arg(&image)
         .stdin(File::open(&archive).unwrap())
@@ -566,7 +558,7 @@ fn the_driver_reads_what_was_packed() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let made = Command::new(program("mkfs-cowfs"))
+    let made = Command::new(place::own("mkfs-cowfs"))
         .args(["-q", "--size", "200M", "-d", "-", image.to_str().unwrap()])
         .stdin(tar.stdout.take().unwrap())
         .status()

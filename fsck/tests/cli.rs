@@ -9,19 +9,8 @@ use cowfs_format::toolkit::progress::Progress;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::scan::Scanner;
 use cowfs_tests::golden;
-use fsck_cowfs::{check_with, command, run};
-
-/// Status, stdout and stderr of a run.
-fn fsck(args: &[&str]) -> (u8, String, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let args = ["fsck.cowfs"].iter().chain(args).map(Into::into);
-    let code = run(args, &mut out, &mut err);
-    (
-        code,
-        String::from_utf8(out).unwrap(),
-        String::from_utf8(err).unwrap(),
-    )
-}
+use cowfs_tests::said::fsck;
+use fsck_cowfs::{check_with, command};
 
 /// A golden image with one wrong link count, and its path.
 fn damaged() -> (tempfile::NamedTempFile, String) {

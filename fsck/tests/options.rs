@@ -17,19 +17,8 @@ use cowfs_format::txn::Timestamp;
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::{Volume, path};
 use cowfs_tests::golden;
+use cowfs_tests::said::fsck;
 use fsck_cowfs::run;
-
-/// Status, stdout and stderr of a run.
-fn fsck(args: &[&str]) -> (u8, String, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let args = ["fsck.cowfs"].iter().chain(args).map(Into::into);
-    let code = run(args, &mut out, &mut err);
-    (
-        code,
-        String::from_utf8(out).unwrap(),
-        String::from_utf8(err).unwrap(),
-    )
-}
 
 fn mkfs(args: &[&str]) {
     let (mut out, mut err) = (Vec::new(), Vec::new());

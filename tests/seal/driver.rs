@@ -1,9 +1,9 @@
 //! The driver of Linux on sealed volumes: it mounts them, keeps the seal, and what it writes is never
 //! rolled back.
 
+use cowfs_tests::said::fsck;
 use cowfs_tests::{Guest, Kernel, golden, need, oracle};
 
-use crate::program::fsck;
 use crate::rig::Dice;
 
 const SCRIPT: &str = r#"

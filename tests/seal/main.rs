@@ -4,6 +4,7 @@
 
 mod damage;
 mod driver;
+
 mod program;
 mod rig;
 mod stopped;

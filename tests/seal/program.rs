@@ -6,23 +6,12 @@ use cowfs_format::device::{Device, DeviceMut, FileDevice, MemDevice};
 use cowfs_format::layout::SEAL_MAGIC;
 use cowfs_format::ops::seal::{Guard, Seal};
 use cowfs_format::volume::Volume;
+use cowfs_tests::said::fsck;
 use cowfs_tests::session::{Session, exercise, pattern, writable};
 use cowfs_tests::{golden, need, oracle};
 use tempfile::NamedTempFile;
 
 use crate::rig::{Dice, scanner};
-
-/// Status, stdout and stderr of a run.
-pub(crate) fn fsck(args: &[&str]) -> (u8, String, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let args = ["fsck.cowfs"].iter().chain(args).map(Into::into);
-    let code = fsck_cowfs::run(args, &mut out, &mut err);
-    (
-        code,
-        String::from_utf8(out).unwrap(),
-        String::from_utf8(err).unwrap(),
-    )
-}
 
 fn sealed(name: &str, how: &[&str]) -> (NamedTempFile, String) {
     let file = golden::open(name).unwrap();

@@ -28,6 +28,7 @@ pub mod manifest;
 pub mod model;
 pub mod oracle;
 pub mod place;
+pub mod said;
 pub mod script;
 pub mod session;
 pub mod skip;

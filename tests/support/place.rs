@@ -44,3 +44,12 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .map(|dir| dir.join(name))
         .find(|file| file.is_file())
 }
+
+/// One of our programs, as it was built beside the test that asks.
+pub fn own(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().unwrap_or_default();
+    // The test lies in `deps`.
+    path.pop();
+    path.pop();
+    path.join(name)
+}

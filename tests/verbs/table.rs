@@ -1,15 +1,13 @@
 //! The verbs, and the volume that they are tried on.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::io::Write;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use cowfs_format::device::{DeviceMut, MemDevice};
 use cowfs_format::error::Error;
 use cowfs_format::volume::Volume;
+use cowfs_tests::said::Sink;
 use cowfs_tests::session::{NOW, Session as _, pattern};
 use debugfs_cowfs::session::Session;
 use mkfs_cowfs::Options;
@@ -134,20 +132,6 @@ pub(crate) fn verbs(host: &Host) -> Vec<Verb> {
         .chain(damaging)
         .chain(REFLINK.iter().map(reflink))
         .collect()
-}
-
-#[derive(Clone, Default)]
-struct Sink(Rc<RefCell<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.borrow_mut().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 impl Verb {
