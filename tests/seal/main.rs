@@ -4,6 +4,7 @@
 
 mod damage;
 mod driver;
+mod made;
 
 mod program;
 mod rig;
