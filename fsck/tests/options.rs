@@ -18,7 +18,6 @@ use cowfs_format::units::BlockNo;
 use cowfs_format::volume::{Volume, path};
 use cowfs_tests::golden;
 use cowfs_tests::said::fsck;
-use fsck_cowfs::run;
 
 fn mkfs(args: &[&str]) {
     let (mut out, mut err) = (Vec::new(), Vec::new());

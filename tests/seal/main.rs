@@ -5,7 +5,6 @@
 mod damage;
 mod driver;
 mod made;
-
 mod program;
 mod rig;
 mod stopped;

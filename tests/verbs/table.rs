@@ -162,7 +162,7 @@ fn shell(device: Box<dyn DeviceMut>, lines: &[String]) -> Result<(), String> {
         .map_err(|error| format!("{error:#}"))?;
     for line in lines {
         if !session.line(line.as_bytes()).unwrap() {
-            return Err(String::from_utf8(err.0.borrow().clone()).unwrap());
+            return Err(err.text());
         }
     }
     Ok(())

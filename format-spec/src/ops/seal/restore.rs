@@ -79,7 +79,9 @@ pub fn restore(
             for shard in 0..u64::from(shape.data) {
                 let slot = group + shard * shape.groups;
                 let mut block = vec![0; shape.block];
-                coder.blocks.row(&seal.list, slot, &mut block, &mut Vec::new());
+                coder
+                    .blocks
+                    .row(&seal.list, slot, &mut block, &mut Vec::new());
                 if bits.contains(&slot) {
                     let stored = sums.get(index(shard)).copied().flatten().unwrap_or(0);
                     shards.push(seal.fixed(&block, stored));
