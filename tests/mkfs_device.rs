@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn system(program: &str, args: &[&str]) -> Result<String> {
     let path = place::program(program)
@@ -21,20 +22,28 @@ fn system(program: &str, args: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&ran.stdout).trim().to_owned())
 }
 
-/// A loop device, detached when dropped.
-struct Loop(String);
+/// Held by whoever has a loop device: attaching another one looks at all of them, and for a moment
+/// nobody else can then open the first.
+static LOOPS: Mutex<()> = Mutex::new(());
+
+/// A loop device, detached when dropped. Only one test has one at a time.
+struct Loop(
+    String,
+    #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>,
+);
 
 impl Loop {
     fn over(image: &Path, sector: &str) -> Result<Self> {
         if !rustix::process::geteuid().is_root() {
             return Err(Missing::new("a loop device", "only root can make one").into());
         }
+        let alone = LOOPS.lock().unwrap_or_else(PoisonError::into_inner);
         let made = system(
             "losetup",
             &["-f", "--show", "-b", sector, image.to_str().unwrap()],
         );
         match made {
-            Ok(device) => Ok(Self(device)),
+            Ok(device) => Ok(Self(device, alone)),
             Err(error) if error.is::<Missing>() => Err(error),
             Err(error) => Err(Missing::new("a loop device", format!("{error:#}")).into()),
         }
