@@ -12,6 +12,10 @@ use memmap2::{Advice, Mmap, UncheckedAdvice};
 use super::{Device, beyond_end, range};
 use crate::error::IoError;
 
+/// Bytes that the kernel maps at a time, at the most, when it has read them from a disk: what is given
+/// back is whole pieces, or the rest of them stays.
+const PIECE: usize = 2 << 20;
+
 /// A file mapped into memory, read-only.
 #[derive(Debug)]
 pub struct MmapDevice {
@@ -60,13 +64,12 @@ impl Device for MmapDevice {
 
     fn release(&self, offset: u64, len: usize) {
         if let Some(range) = range(offset, len, self.map.len()) {
+            let start = range.start - range.start % PIECE;
+            let end = range.end.next_multiple_of(PIECE).min(self.map.len());
             let advice = UncheckedAdvice::DontNeed;
             // Safety: the mapping is of a file and never written, so that a page which is dropped
             // comes back with the same bytes when somebody who still holds a slice looks at it.
-            let _ = unsafe {
-                self.map
-                    .unchecked_advise_range(advice, range.start, range.len())
-            };
+            let _ = unsafe { self.map.unchecked_advise_range(advice, start, end - start) };
         }
     }
 }

@@ -11,9 +11,6 @@ use crate::error::IoError;
 use crate::layout::{SEAL_COPIES, SEAL_HEAD, SEAL_MAGIC, SealHead};
 use crate::units::{BlockNo, index};
 
-/// Bytes that the kernel maps at a time, at the most, when it reads a file from a disk.
-const PIECE: u64 = 2 << 20;
-
 /// Blocks of a device, whatever they hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blocks<'d> {
@@ -41,12 +38,8 @@ impl<'d> Blocks<'d> {
     /// be read is zeros, and its number from `first` on is shown.
     fn read_into(self, first: BlockNo, row: &mut [u8], bad: &mut dyn FnMut(u64)) {
         if self.device.read_at(self.offset(first), row).is_ok() {
-            // A volume of any size passes by; it must not stay in the memory of the process. What was read
-            // from a disk is mapped in larger pieces than were asked for.
-            let (from, to) = (self.offset(first), self.offset(first) + row.len() as u64);
-            let from = from - from % PIECE;
-            let to = to.next_multiple_of(PIECE).min(self.device.size());
-            self.device.release(from, index(to.saturating_sub(from)));
+            // A volume of any size passes by; it must not stay in the memory of the process.
+            self.device.release(self.offset(first), row.len());
             return;
         }
         for (i, block) in (0u64..).zip(row.chunks_exact_mut(self.bytes())) {
