@@ -344,39 +344,37 @@ impl Seal {
     /// Whether the check of a block corrects it into what was sealed. Where a bit of the signature is
     /// flipped, it is not known where the check lies: each place is tried.
     fn corrected(&self, block: &[u8], stored: u32, check_at: Option<usize>) -> Sight {
-        let all = [0x80, 0x30, 0x20, 0x18, 0x08];
-        let places = check_at.as_slice().iter().chain(match check_at {
-            Some(_) => &[],
-            None => &all[..],
-        });
-        for &at in places {
-            if self.is_checked()
-                && let Verdict::OneBit { bit } = ecc::verify(block, at)
-            {
-                let mut fixed = block.to_vec();
-                ecc::flip(&mut fixed, bit);
-                if sum32c(&fixed) == stored {
-                    return Sight::OneBit;
-                }
-            }
+        let places = match &check_at {
+            Some(at) => std::slice::from_ref(at),
+            None => &CHECKS_AT,
+        };
+        let fixes = |at: &usize| corrected(block, stored, *at).is_some();
+        if self.is_checked() && places.iter().any(fixes) {
+            Sight::OneBit
+        } else {
+            Sight::Broken
         }
-        Sight::Broken
     }
 
     /// A block with a flipped bit as it was sealed.
     pub(super) fn fixed(&self, block: &[u8], stored: u32) -> Option<Vec<u8>> {
         let end = block.len().saturating_sub(ecc::CHECK_BYTES);
-        [0x80, 0x30, 0x20, 0x18, 0x08, end]
-            .into_iter()
-            .find_map(|at| {
-                let Verdict::OneBit { bit } = ecc::verify(block, at) else {
-                    return None;
-                };
-                let mut fixed = block.to_vec();
-                ecc::flip(&mut fixed, bit);
-                (sum32c(&fixed) == stored).then_some(fixed)
-            })
+        let mut places = CHECKS_AT.into_iter().chain([end]);
+        places.find_map(|at| corrected(block, stored, at))
     }
+}
+
+/// Where checks lie in blocks with a signature, and in buckets.
+const CHECKS_AT: [usize; 5] = [0x80, 0x30, 0x20, 0x18, 0x08];
+
+/// The block that was sealed, when its check at that place corrects it into that.
+fn corrected(block: &[u8], stored: u32, check_at: usize) -> Option<Vec<u8>> {
+    let Verdict::OneBit { bit } = ecc::verify(block, check_at) else {
+        return None;
+    };
+    let mut fixed = block.to_vec();
+    ecc::flip(&mut fixed, bit);
+    (sum32c(&fixed) == stored).then_some(fixed)
 }
 
 /// A slot map in either form: nobody in a slot, or a node. It has no check, so a block of zeros, which
