@@ -2,10 +2,11 @@
 
 use zerocopy::FromBytes;
 
+use super::sense::is_reserved_clear;
 use crate::ecc::{self, Flips, Verdict};
 use crate::error::{Error, Result};
 use crate::layout::{
-    Dinode, Features, Incompat, Kind, OcfsHeader, SUPER_BLOCK_BLKNO, SUPER_BLOCK_BODY,
+    Dinode, Features, Incompat, OcfsHeader, SUPER_BLOCK_BLKNO, SUPER_BLOCK_BODY,
     SUPER_BLOCK_SIGNATURE, SuperBlock,
 };
 use crate::units::{BlockNo, Generation, Geometry};
@@ -97,13 +98,8 @@ impl VolumeInfo {
             let body = fixed.get(SUPER_BLOCK_BODY..)?;
             let (head, _) = Dinode::ref_from_prefix(&fixed).ok()?;
             let (sb, _) = SuperBlock::ref_from_prefix(body).ok()?;
-            let reserved = SuperBlock::FIELDS
-                .iter()
-                .filter(|field| matches!(field.kind, Kind::Reserved));
             let sensible = head.i_signature == SUPER_BLOCK_SIGNATURE
-                && reserved
-                    .flat_map(|field| field.bytes(body))
-                    .all(|byte| *byte == 0);
+                && is_reserved_clear(SuperBlock::FIELDS, body);
             let info = Self::tested(head, sb, blkno).ok().filter(|info| {
                 sensible && info.has(Incompat::META_ECC) && info.geo.block_bytes() == block.len()
             });

@@ -182,12 +182,7 @@ impl Sense<'_> {
 
     /// Whether the reserved fields of a structure at `at` are zero.
     fn reserved(self, fields: &[Field], at: usize) -> Option<()> {
-        let structure = self.bytes.get(at..)?;
-        let clear = fields
-            .iter()
-            .filter(|field| matches!(field.kind, Kind::Reserved))
-            .all(|field| field.bytes(structure).iter().all(|byte| *byte == 0));
-        clear.then_some(())
+        is_reserved_clear(fields, self.bytes.get(at..)?).then_some(())
     }
 
     fn inode(self) -> Option<()> {
@@ -499,6 +494,14 @@ impl Sense<'_> {
         }
         at == range.end
     }
+}
+
+/// Whether the reserved fields of a structure are zero.
+pub(super) fn is_reserved_clear(fields: &[Field], structure: &[u8]) -> bool {
+    let mut reserved = fields
+        .iter()
+        .filter(|field| matches!(field.kind, Kind::Reserved));
+    reserved.all(|field| field.bytes(structure).iter().all(|byte| *byte == 0))
 }
 
 /// Whether it is the first block of a quota file. Behind its head there may be what the block held
