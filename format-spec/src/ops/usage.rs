@@ -402,14 +402,12 @@ impl<'v> tree::Sum<'v> for Sum {
         let allocated = if inode.holds_nothing() {
             (size < geo.block_bytes() as u64).then_some(0)
         } else {
-            let end = |recs: &[ExtentRec]| {
-                let last = recs
-                    .last()
-                    .map(|rec| (rec.e_cpos.get(), rec.e_leaf_clusters.get()));
-                last.map_or(0, |(cpos, clusters)| u64::from(cpos) + u64::from(clusters))
-            };
             let clusters = size.div_ceil(1 << geo.cluster_bits());
-            (inode.holds_only(body).filter(|recs| end(recs) == clusters))
+            let end = |rec: &ExtentRec| {
+                u64::from(rec.e_cpos.get()) + u64::from(rec.e_leaf_clusters.get())
+            };
+            let last = inode.holds_only(body).and_then(<[_]>::last);
+            last.filter(|last| end(last) == clusters)
                 .map(|_| u64::from(inode.i_clusters.get()))
         };
         let Some(allocated) = allocated else {
