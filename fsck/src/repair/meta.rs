@@ -28,7 +28,7 @@ pub(super) fn shared(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
 fn users(stage: &Stage<'_, '_>, blkno: BlockNo) -> Result<BTreeSet<BlockNo>> {
     let view = stage.view();
     let (mut found, mut trees) = (BTreeSet::new(), BTreeSet::new());
-    let counts = view.raw(blkno)?.starts_with(b"REFCN");
+    let counts = view.raw(blkno)?.starts_with(&RefcountBlock::SIGNATURE);
     for group in inodes::groups(view).0 {
         inodes::for_each_inode(view, group, |_, _| false, &mut |owner, inode| {
             let Ok(inode) = inode else { return };
