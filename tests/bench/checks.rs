@@ -2,14 +2,14 @@
 //! their formats, and against no more than reading the same blocks.
 
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
 use cowfs_format::device::DeviceMut;
-use cowfs_format::ops::{self, CloneOptions};
+use cowfs_format::ops;
 use cowfs_format::toolkit::open;
 use cowfs_format::txn::{NewInode, Timestamp};
 use cowfs_format::volume::{Volume, path};
@@ -61,12 +61,7 @@ fn add_to_volume(image: &Path) -> Result<()> {
     let mut txn = volume.begin()?;
     let disk = ops::import_file(&mut txn, root, b"disk", (&source, "source"), &new, &|_| ())?;
     txn.commit()?;
-    let options = CloneOptions {
-        preserve: true,
-        uid: 0,
-        gid: 0,
-        now,
-    };
+    let options = tree::preserving(now);
     source.set_len(WRITE as u64)?;
     for clone in 0..CLONES.0 {
         let name = format!("clone-{clone}");
@@ -132,17 +127,13 @@ fn peers_image(stage: &Stage, tree: &Tree, kind: &str, package: &str) -> Result<
 
 /// Ranges of a sparse file that hold data: start and end.
 fn ranges(file: &File) -> Result<Vec<(u64, u64)>> {
-    let mut file = file;
     let mut found = Vec::new();
     let mut at = 0;
-    loop {
-        let raw = rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at));
-        let Ok(start) = raw else { break };
+    while let Ok(start) = rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
         let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(start))?;
         found.push((start, end));
         at = end;
     }
-    file.seek(SeekFrom::Start(0))?;
     Ok(found)
 }
 

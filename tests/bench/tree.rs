@@ -186,12 +186,7 @@ fn fill_volume(image: &Path) -> Result<()> {
             txn.commit()?;
         }
     }
-    let options = CloneOptions {
-        preserve: true,
-        uid: 0,
-        gid: 0,
-        now,
-    };
+    let options = preserving(now);
     let numbers: Vec<usize> = clones().collect();
     for part in numbers.chunks(100) {
         let root = volume.view().info().root;
@@ -207,6 +202,16 @@ fn fill_volume(image: &Path) -> Result<()> {
     }
     volume.device().flush()?;
     Ok(())
+}
+
+/// How files are cloned: with all their attributes.
+pub(crate) const fn preserving(now: Timestamp) -> CloneOptions {
+    CloneOptions {
+        preserve: true,
+        uid: 0,
+        gid: 0,
+        now,
+    }
 }
 
 pub(crate) fn make_directory(
