@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use cowfs_format::ecc::crc32c;
@@ -16,6 +16,14 @@ use crate::tasks::{Outcome, if_here};
 const MIB: u64 = 1 << 20;
 /// Bytes of the file that the volume holds.
 const HELD: u64 = 512 * MIB;
+/// Room that the volume has left for a seal inside.
+const ROOM: &str = "256M";
+/// The sizes of the volumes in which the cost of a seal must grow no faster than they do.
+const GROWING: [(&str, u64); 3] = [
+    ("of 2 GiB", 2048 * MIB),
+    ("of 1 GiB", 1024 * MIB),
+    ("of 512 MiB", 512 * MIB),
+];
 /// The seal may take that much memory, whatever the volume.
 const MEMORY: f64 = 256.0 * MIB as f64;
 
@@ -36,21 +44,9 @@ pub(crate) fn floor(file: &Path) -> Result<()> {
 
 /// Makes a seal, and verifies it.
 pub(crate) fn seal(stage: &Stage, runs: usize) -> Result<Vec<Outcome>> {
-    let tree = stage.path("seal-tree");
-    let volume = stage.path("seal-volume");
     let (seal, par2) = (stage.path("seal-file"), stage.path("seal-par2"));
     let this = std::env::current_exe()?;
-    remove_all(stage)?;
-    std::fs::create_dir_all(&tree)?;
-    noise(&tree.join("held"), HELD)?;
-    let mut mkfs = stage.ours("mkfs-cowfs");
-    run(
-        mkfs.args(["-q", "--size", "auto", "-d"])
-            .arg(&tree)
-            .arg(&volume),
-        &[0],
-    )?;
-
+    let volume = holding(stage, "seal-volume", HELD)?;
     let mut missing = Vec::new();
     let peer = if_here(&mut missing, stage.peer("par2", "par2"))?.is_some();
     let clear = || -> Result<()> {
@@ -144,16 +140,53 @@ pub(crate) fn seal(stage: &Stage, runs: usize) -> Result<Vec<Outcome>> {
     verified.row(Figure::Time, Some("par2 verify"), Target::Told);
     verified.row(Figure::Memory, None, Target::Absolute(MEMORY));
     clear()?;
-    remove_all(stage)?;
-    Ok(vec![made, verified])
+    remove(&volume)?;
+    Ok(vec![made, verified, growing(stage, runs)?])
 }
 
-fn remove_all(stage: &Stage) -> Result<()> {
-    let tree = stage.path("seal-tree");
-    if tree.exists() {
-        std::fs::remove_dir_all(tree)?;
+/// Seals kept inside volumes of several sizes.
+fn growing(stage: &Stage, runs: usize) -> Result<Outcome> {
+    let mut field: Vec<Contender<'_>> = Vec::new();
+    let mut volumes = Vec::new();
+    for (n, (name, bytes)) in GROWING.into_iter().enumerate() {
+        let volume = holding(stage, &format!("seal-volume-{n}"), bytes)?;
+        volumes.push(volume.clone());
+        let contender = move |_| {
+            let mut fsck = stage.ours("fsck-cowfs");
+            let cost = run_writing(fsck.args(["--seal=5", "--data"]).arg(&volume), &volume)?;
+            run(stage.ours("fsck-cowfs").arg("--unseal").arg(&volume), &[0])?;
+            Ok(cost)
+        };
+        field.push((name, Box::new(contender)));
     }
-    remove(&stage.path("seal-volume"))
+    let samples = race(stage.dir(), runs, field)?;
+    for volume in volumes {
+        remove(&volume)?;
+    }
+    let mut done = Outcome::new("seal inside a volume", samples, Vec::new());
+    let (_, largest) = GROWING[0];
+    for (peer, bytes) in GROWING.into_iter().skip(1) {
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let times = (largest / bytes) as f64;
+        done.row(Figure::Processor, Some(peer), Target::AtMost(times * 1.25));
+        done.row(Figure::Time, Some(peer), Target::AtMost(times * 1.25));
+        done.row(Figure::Memory, Some(peer), Target::Told);
+    }
+    done.row(Figure::Memory, None, Target::Absolute(MEMORY));
+    Ok(done)
+}
+
+/// A volume with a file of so many bytes, and room for a seal.
+fn holding(stage: &Stage, name: &str, bytes: u64) -> Result<PathBuf> {
+    let (tree, volume) = (stage.path("seal-tree"), stage.path(name));
+    std::fs::create_dir_all(&tree)?;
+    noise(&tree.join("held"), bytes)?;
+    remove(&volume)?;
+    let mut mkfs = stage.ours("mkfs-cowfs");
+    mkfs.args(["-q", "--size", "auto", "--free", ROOM, "-d"]);
+    run(mkfs.arg(&tree).arg(&volume), &[0])?;
+    std::fs::remove_dir_all(tree)?;
+    Ok(volume)
 }
 
 /// A file that nothing can make smaller.
