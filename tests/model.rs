@@ -10,8 +10,8 @@ use cowfs_tests::session::writable;
 use cowfs_tests::{Guest, Kernel, need, oracle, script};
 use tempfile::TempDir;
 
-/// How long a kernel may take for all volumes.
-const GUEST: Duration = Duration::from_secs(900);
+/// How long a kernel may take for all volumes, beside a second for each step.
+const GUEST: Duration = Duration::from_secs(600);
 
 /// Done in groups of up to a dozen, each a transaction; some are given up.
 fn play(image: &Path, model: &mut Model, rng: &mut Rng, steps: u64) {
@@ -176,7 +176,7 @@ fn random_operations_leave_what_the_model_says() {
             ));
         }
         let said = guest
-            .timeout(GUEST)
+            .timeout(GUEST + Duration::from_secs(steps))
             .run(&commands)
             .unwrap()
             .expect_success();

@@ -164,7 +164,7 @@ problems! {
     /// A block of an inode allocator is marked as used but holds no inode in use. The block is lost for new inodes.
     InodeBitUnused { bit: u32, why: &'static str } = "INODE_ALLOC_REPAIR" Error ask
         "bit {bit} of the inode allocator is set, but the block {why}"
-        => Marks "the bit is cleared, and names that lead there are taken away; an inode of the volume itself is made anew";
+        => Marks "the bit is cleared, and names that lead there are taken away; an inode of the volume itself is made anew, and so is that of a directory whose blocks say that they are of it (for root alone to enter: its owner and mode are lost)";
 
     /// A block of an inode allocator holds an inode in use but is marked as free: the next new inode may overwrite it.
     InodeBitFree { bit: u32 } = "INODE_ALLOC_REPAIR" Error preen

@@ -27,6 +27,8 @@ pub(super) struct Found {
     pub(super) extents: Vec<Extent>,
     /// How many of them hold entries.
     pub(super) blocks: u64,
+    /// Whether they end with trailers.
+    pub(super) trailers: bool,
 }
 
 /// Appends a cluster to extents.
@@ -68,6 +70,25 @@ fn first_group(stage: &Stage<'_, '_>) -> Vec<ClusterNo> {
         .collect()
 }
 
+/// Whether nothing uses a cluster that begins with the two own names of a directory. (Looked up once a
+/// round: as many directories as there are inodes in a group may ask.)
+pub(super) fn has_directory(stage: &mut Stage<'_, '_>, directory: BlockNo) -> bool {
+    if stage.idle_directories.is_none() {
+        let geo = stage.geo();
+        let view = stage.view();
+        let own = idle(stage).into_iter().filter_map(|cluster| {
+            let block = view.raw(geo.first_block(cluster)).ok()?;
+            let mut names = entries(&block).map_while(std::result::Result::ok);
+            let dot = names.next().filter(|entry| entry.name == b".")?.inode;
+            names.next().filter(|entry| entry.name == b"..")?;
+            Some(dot)
+        });
+        stage.idle_directories = Some(own.collect());
+    }
+    let found = stage.idle_directories.as_ref();
+    found.is_some_and(|found| found.contains(&directory))
+}
+
 /// What a block looks like to somebody who looks for the blocks of a directory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Look {
@@ -98,10 +119,27 @@ pub(super) fn directory_blocks(stage: &mut Stage<'_, '_>, directory: BlockNo) ->
         }
     }
     heads.sort_unstable();
-    if heads.first().is_none_or(|(look, _)| *look != Look::First) {
+    let Some(&(Look::First, first)) = heads.first() else {
         return Ok(Found::default());
+    };
+    let trailers = {
+        let blkno = geo.first_block(first);
+        trailer(&stage.view().raw(blkno)?, blkno).is_some()
+    };
+    let info = stage.view().info();
+    if !trailers && directory != info.root && directory != info.system_dir {
+        // Entries do not say whose they are: only what follows the first cluster is believed.
+        let mut next = first.0;
+        heads.retain(|(_, cluster)| {
+            let follows = next == cluster.0;
+            next += u32::from(follows);
+            follows
+        });
     }
-    let mut found = Found::default();
+    let mut found = Found {
+        trailers,
+        ..Found::default()
+    };
     for (_, cluster) in heads {
         let first = geo.first_block(cluster);
         let mut own = 1;
@@ -119,18 +157,22 @@ pub(super) fn directory_blocks(stage: &mut Stage<'_, '_>, directory: BlockNo) ->
     Ok(found)
 }
 
+/// The trailer of a directory block, if it ends with its own.
+fn trailer(block: &[u8], blkno: BlockNo) -> Option<&DirBlockTrailer> {
+    let at = block.len().saturating_sub(DIR_TRAILER);
+    let trailer = DirBlockTrailer::ref_from_bytes(block.get(at..)?).ok()?;
+    let own = trailer.db_signature == DIR_TRAILER_SIGNATURE && trailer.db_blkno.get() == blkno.0;
+    own.then_some(trailer)
+}
+
 fn look(stage: &Stage<'_, '_>, blkno: BlockNo, directory: BlockNo) -> Result<Look> {
     let view = stage.view();
     let block = view.raw(blkno)?;
-    let at = block.len().saturating_sub(DIR_TRAILER);
-    let trailer = DirBlockTrailer::ref_from_bytes(block.get(at..).unwrap_or_default());
-    let trailer = trailer.ok().filter(|trailer| {
-        trailer.db_signature == DIR_TRAILER_SIGNATURE && trailer.db_blkno.get() == blkno.0
-    });
+    let trailer = trailer(&block, blkno);
     if trailer.is_none() && view.info().has(Incompat::META_ECC) {
         return Ok(Look::Other);
     }
-    let end = if trailer.is_some() { at } else { block.len() };
+    let end = block.len() - if trailer.is_some() { DIR_TRAILER } else { 0 };
     let area = block.get(..end).unwrap_or_default();
     let sound = entries(area).all(|entry| {
         entry.is_ok_and(|e| !e.is_used() || (!e.name.is_empty() && view.geo().contains(e.inode, 1)))

@@ -11,7 +11,7 @@ use cowfs_format::units::{BlockNo, ClusterNo, low16, low32};
 use zerocopy::FromBytes;
 
 use super::stage::{Stage, cannot};
-use super::{group, meta, pieces, slots, system, xattr};
+use super::{adopt, group, meta, pieces, slots, system, xattr};
 use crate::catalogue::{AllocProblem, At};
 
 /// Repairs a problem of an allocator.
@@ -207,11 +207,20 @@ pub(super) fn group_of(stage: &Stage<'_, '_>, blkno: BlockNo) -> Result<(BlockNo
     Ok((group.allocator, group.blkno))
 }
 
+/// Whether a block that should hold an inode holds none, not even one that was deleted.
+fn is_lost(stage: &Stage<'_, '_>, blkno: BlockNo) -> bool {
+    let signature = stage.view().raw(blkno).ok();
+    signature.is_some_and(|block| !block.starts_with(&Dinode::SIGNATURE))
+}
+
 fn inode_bit(stage: &mut Stage<'_, '_>, blkno: BlockNo, bit: u32, used: bool) -> Result<()> {
     let (allocator, group) = group_of(stage, blkno)?;
     let inodes = cowfs_format::volume::system::SystemFile::GlobalInodeAlloc;
     if !used && stage.evidence.system.find(inodes) == Some(allocator) {
         return system::remake(stage, blkno);
+    }
+    if !used && is_lost(stage, blkno) && adopt::has_directory(stage, blkno) {
+        return system::directory(stage, blkno, InodeFlags::empty());
     }
     stage.set_bits(allocator, group, bit..bit.saturating_add(1), used)
 }

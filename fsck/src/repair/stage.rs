@@ -40,6 +40,8 @@ pub(super) struct Stage<'s, 'd> {
     dropped: BTreeMap<(BlockNo, Option<BlockNo>), Vec<u64>>,
     /// Clusters that nothing used and that a repair of this round gave to somebody.
     pub(super) adopted: HashSet<ClusterNo>,
+    /// Directories that clusters which nothing uses say they are of.
+    pub(super) idle_directories: Option<HashSet<BlockNo>>,
     /// Inodes of system files that got their names again in this round.
     pub(super) named: HashSet<BlockNo>,
 }
@@ -60,6 +62,7 @@ impl<'s, 'd> Stage<'s, 'd> {
             done,
             dropped: BTreeMap::new(),
             adopted: HashSet::new(),
+            idle_directories: None,
             named: HashSet::new(),
         }
     }

@@ -172,18 +172,33 @@ fn fresh(stage: &Stage<'_, '_>, blkno: BlockNo, mode: u16, flags: InodeFlags) ->
 }
 
 /// A directory in place of a lost one: of its old blocks, where they can be found, or an empty one.
-fn directory(stage: &mut Stage<'_, '_>, blkno: BlockNo, flags: InodeFlags) -> Result<()> {
-    let mut bytes = fresh(stage, blkno, 0o040_755, flags)?;
+pub(super) fn directory(
+    stage: &mut Stage<'_, '_>,
+    blkno: BlockNo,
+    flags: InodeFlags,
+) -> Result<()> {
+    // Whom a directory of the user's was for is lost with its inode.
+    let mode = if flags.contains(InodeFlags::SYSTEM) {
+        0o755
+    } else {
+        0o700
+    };
+    let mut bytes = fresh(stage, blkno, 0o040_000 | mode, flags)?;
     let found = adopt::directory_blocks(stage, blkno)?;
     if !found.extents.is_empty() {
         empty_list(&mut bytes);
         stage.put_run(blkno, Some(Dinode::CHECK_AT), &mut bytes)?;
         stage.transact(|txn| txn.remake_data(blkno, &found.extents))?;
         let size = found.blocks << stage.geo().block_bits();
-        return stage.edit::<Dinode>(blkno, |inode| {
+        stage.edit::<Dinode>(blkno, |inode| {
             inode.i_size = size.into();
             inode.set_links(2);
-        });
+        })?;
+        let indexed = stage.view().info().has(Incompat::INDEXED_DIRS);
+        if indexed && found.trailers && !flags.contains(InodeFlags::SYSTEM) {
+            return stage.transact(|txn| txn.remake_index(blkno));
+        }
+        return Ok(());
     }
     let info = stage.view().info();
     if !info.has(Incompat::INLINE_DATA) {

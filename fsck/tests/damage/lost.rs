@@ -12,7 +12,7 @@ use cowfs_tests::oracle;
 use fsck_cowfs::repair::policy::Mode;
 
 use crate::patch::Patch;
-use crate::repairs::{Sound, device, foreign_codes, lines, resetting, run_with};
+use crate::repairs::{Sound, device, foreign_codes, lines, resetting, run, run_with};
 
 /// Volumes that the driver filled, and new ones of ours.
 const VOLUMES: &[&str] = &[
@@ -205,6 +205,65 @@ fn any_lost_block_of_the_volume_itself_is_made_anew() {
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+/// Directories with blocks of their own, by path.
+fn directories(patch: &Patch) -> Vec<(String, BlockNo)> {
+    let volume = patch.volume();
+    let view = volume.view();
+    let mut found = Vec::new();
+    let mut left = vec![(String::new(), view.info().root)];
+    while let Some((path, blkno)) = left.pop() {
+        let directory = inode::read(view, blkno).unwrap();
+        dir::for_each_entry(view, &directory, &mut |entry| {
+            if entry.file_type == 2 && !entry.name.starts_with(b".") {
+                let name = String::from_utf8_lossy(entry.name);
+                left.push((format!("{path}/{name}"), entry.inode));
+            }
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        if directory.has_extents() && !path.is_empty() {
+            found.push((path, blkno));
+        }
+    }
+    found
+}
+
+/// The blocks of a directory say whose they are: all that is lost with its inode is what stood in it.
+#[test]
+fn a_directory_whose_inode_is_lost_keeps_its_names() {
+    let mut tried = 0;
+    for image in [
+        "b4k-c4k-max",
+        "b1k-c4k-default",
+        "b512-c4k-compat",
+        "b2k-c8k-max",
+    ] {
+        let sound = Sound::of(image);
+        for (path, blkno) in directories(&Patch::new(image, true)) {
+            let line = format!(".{path} ");
+            for byte in [0, 0xA7] {
+                let mut patch = Patch::new(image, true);
+                let bytes = vec![byte; patch.info.geo.block_bytes()];
+                patch.raw(blkno.0, 0, &bytes);
+                let report = run(&device(&patch), Mode::Yes).unwrap().report("volume");
+                assert_eq!(report.exit, 1, "{image}, {path}: {:?}", report.findings);
+                assert!(patch.check(2).unwrap().is_clean(), "{image}, {path}");
+                let after = lines(&patch);
+                let gone: Vec<_> = sound.lines.difference(&after).collect();
+                assert!(
+                    gone.iter().all(|gone| gone.starts_with(&line)),
+                    "{image}, {path}: {gone:?}"
+                );
+                let new = foreign_codes(&patch);
+                let new: Vec<_> = new.difference(&sound.foreign).collect();
+                assert!(new.is_empty(), "{image}, {path}: fsck.ocfs2 says {new:?}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 10, "{tried}");
 }
 
 /// What a dirty journal holds is given up only when that is asked for.
