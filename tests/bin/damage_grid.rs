@@ -28,7 +28,7 @@ struct Args {
     /// A golden image, or `rich` or `rich, no checks`; all of a fixed list when none is given.
     #[arg(long = "volume")]
     volumes: Vec<String>,
-    /// Only rows whose name holds this.
+    /// Only the row of this name, or those whose names hold this.
     #[arg(long, default_value = "")]
     kind: String,
     /// Only this column.
@@ -83,12 +83,16 @@ fn cells(args: &Args, subjects: &[&'static Subject]) -> Result<Vec<Cell>> {
     }
     let wanted = |harm: &Harm| args.harm.as_ref().is_none_or(|name| name == harm.name());
     let harms: Vec<Harm> = Harm::ALL.into_iter().filter(wanted).collect();
-    let all = subjects
+    let mut all: Vec<Cell> = subjects
         .iter()
-        .flat_map(|subject| grid::cells(subject, args.each, &harms));
-    Ok(all
-        .filter(|cell| cell.kind().contains(&args.kind))
-        .collect())
+        .flat_map(|subject| grid::cells(subject, args.each, &harms))
+        .collect();
+    let exact = all.iter().any(|cell| cell.kind() == args.kind);
+    all.retain(|cell| match exact {
+        true => cell.kind() == args.kind,
+        false => cell.kind().contains(&args.kind),
+    });
+    Ok(all)
 }
 
 fn tell(report: &Report) {

@@ -75,6 +75,11 @@ problems! {
         "superblock should be restored from the backup in use: {why}"
         => Volume "the superblock is restored from the backup in use";
 
+    /// Root directory, system directory and first cluster group agree on a generation of the volume, and the superblock has another one, as after an earlier superblock was put back. By that one nothing on the volume is of the volume: nothing else was looked at.
+    SuperblockGen { found: u32, expected: u32 } = "X_SUPERBLOCK_GEN" Error ask
+        "superblock has generation {found:#010x}, and everything else {expected:#010x}"
+        => Blocks "the superblock gets the generation of everything else";
+
     /// There is neither a superblock nor a backup that can be used. A superblock was made from what the rest of the volume says: sizes from the allocators, the UUID from the journals, features from what uses them. What nothing tells is guessed.
     SuperblockLost { guessed: String } = "X_SUPERBLOCK_LOST" Error ask
         "the superblock is lost, and there is no backup; guessed are: {guessed}"

@@ -56,6 +56,11 @@ problems! {
         "{found} buckets are said to be in an extent that has room for {limit}"
         => Trees "the buckets that hold attributes are counted";
 
+    /// Linux looks for the entries of a bucket in its first block only, and since 6.12 refuses the attributes of a bucket that has more; Linux 6.1 makes such buckets where blocks have 512 or 1024 bytes.
+    BucketFull { found: u16, limit: u64 } = "X_XATTR_BUCKET_FULL" Note preen
+        "the first block of a bucket of {found} attributes has room for {limit}: newer drivers cannot read them"
+        => Trees "the attributes are laid out anew, in more buckets";
+
     /// Attributes of a tree must be sorted by the hash of their names, or lookups miss them.
     Order { index: u64, found: u32 } = "X_XATTR_ORDER" Error preen
         "attribute {index} with hash {found:#010x} is out of order"

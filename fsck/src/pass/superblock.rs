@@ -1,11 +1,11 @@
 //! The superblock and its backups, the journals, the slot map.
 
-use cowfs_format::block::{EccState, View, VolumeInfo};
+use cowfs_format::block::{EccState, MetaBlock, View, VolumeInfo};
 use cowfs_format::device::Device;
 use cowfs_format::ecc::{self, Verdict};
 use cowfs_format::layout::jbd2::{INCOMPAT_64BIT, INCOMPAT_REVOKE};
 use cowfs_format::layout::{
-    Compat, Dinode, Features, Field, HEARTBEAT_BLOCKS, Incompat, SUPER_BLOCK_BLKNO,
+    Compat, Dinode, Features, Field, GroupDesc, HEARTBEAT_BLOCKS, Incompat, SUPER_BLOCK_BLKNO,
     SUPER_BLOCK_BODY, SuperBlock,
 };
 use cowfs_format::read::{extent, inode, slot_map};
@@ -66,6 +66,34 @@ pub(crate) fn scan(cx: &Cx<'_>, system: &System, out: &mut Out) {
     if info.features.compat.contains(Compat::BACKUP_SB) {
         backups(cx, out, &block);
     }
+}
+
+/// The generation on which the first blocks of the volume agree, when the superblock has another one.
+pub(crate) fn generation_of_the_rest(view: View<'_>) -> Option<u32> {
+    let info = view.info();
+    let inode = |blkno: BlockNo| {
+        let block = view.raw(blkno).ok()?;
+        let (head, _) = Dinode::ref_from_prefix(&block).ok()?;
+        let own = head.i_signature == Dinode::SIGNATURE && head.i_blkno.get() == blkno.0;
+        own.then(|| head.i_fs_generation.get())
+    };
+    let group = |blkno: BlockNo| {
+        let block = view.raw(blkno).ok()?;
+        let (head, _) = GroupDesc::ref_from_prefix(&block).ok()?;
+        let own = head.bg_signature == GroupDesc::SIGNATURE && head.bg_blkno.get() == blkno.0;
+        own.then(|| head.bg_generation.get())
+    };
+    let agreed = inode(info.root)?;
+    let all = inode(info.system_dir)? == agreed && group(view.geo().group_block(0))? == agreed;
+    (all && agreed != info.fs_generation.0).then_some(agreed)
+}
+
+/// Tells of a superblock of another generation than everything else.
+pub(crate) fn stale(cx: &Cx<'_>, expected: u32, out: &mut Out) {
+    let info = cx.view.info();
+    let found = info.fs_generation.0;
+    let at = At::block(info.superblock);
+    out.find(at, VolumeProblem::SuperblockGen { found, expected });
 }
 
 /// Puts right what the check of a superblock tells, and notes it.

@@ -210,12 +210,11 @@ impl Region<'_> {
             return;
         }
         let entries_end = size_of::<XattrHeader>() + usize::from(found) * size_of::<XattrEntry>();
-        // The driver finds the entries of a bucket in its first block only.
         let block = cx.view.geo().block_bytes();
         if self.bucket.is_some() && entries_end > block {
             let limit = (block - size_of::<XattrHeader>()) / size_of::<XattrEntry>();
             let limit = limit as u64;
-            out.find(self.at, XattrProblem::CountInvalid { found, limit });
+            out.find(self.at, XattrProblem::BucketFull { found, limit });
         }
         let entries = rest
             .get(..entries_end - size_of::<XattrHeader>())

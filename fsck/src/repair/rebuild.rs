@@ -133,26 +133,31 @@ fn look(device: &dyn Device) -> Result<Found<'_>> {
     while at < end && places.len() < MOST {
         let len = usize::try_from(end - at).map_or(PIECE, |rest| rest.min(PIECE));
         let piece = &mut piece[..len];
-        if device.read_at(at, piece).is_ok() {
-            for (nth, sector) in piece.chunks_exact(512).enumerate() {
-                let Ok((head, _)) = Dinode::ref_from_prefix(sector) else {
-                    continue;
-                };
-                let place = at + nth as u64 * 512;
-                let blkno = head.i_blkno.get();
-                let own = head.i_signature == Dinode::SIGNATURE
-                    && head.i_suballoc_slot.get() == 0xFFFF
-                    && head
-                        .flags()
-                        .contains(InodeFlags::SYSTEM | InodeFlags::VALID);
-                let bits = Geometry::BLOCK_BITS
-                    .into_iter()
-                    .find(|bits| blkno != 0 && blkno.checked_shl(*bits) == Some(place));
-                if let Some(bits) = bits.filter(|_| own) {
-                    let generation = head.i_fs_generation.get();
-                    *votes.entry((bits, generation)).or_default() += 1;
-                    places.push((bits, generation, place));
+        if device.read_at(at, piece).is_err() {
+            // What can be read of it.
+            for (sector, place) in piece.chunks_mut(512).zip((at..).step_by(512)) {
+                if device.read_at(place, sector).is_err() {
+                    sector.fill(0);
                 }
+            }
+        }
+        for (sector, place) in piece.chunks_exact(512).zip((at..).step_by(512)) {
+            let Ok((head, _)) = Dinode::ref_from_prefix(sector) else {
+                continue;
+            };
+            let blkno = head.i_blkno.get();
+            let own = head.i_signature == Dinode::SIGNATURE
+                && head.i_suballoc_slot.get() == 0xFFFF
+                && head
+                    .flags()
+                    .contains(InodeFlags::SYSTEM | InodeFlags::VALID);
+            let bits = Geometry::BLOCK_BITS
+                .into_iter()
+                .find(|bits| blkno != 0 && blkno.checked_shl(*bits) == Some(place));
+            if let Some(bits) = bits.filter(|_| own) {
+                let generation = head.i_fs_generation.get();
+                *votes.entry((bits, generation)).or_default() += 1;
+                places.push((bits, generation, place));
             }
         }
         at += len as u64;
@@ -165,9 +170,10 @@ fn look(device: &dyn Device) -> Result<Found<'_>> {
     for (bits, of, place) in places {
         if (bits, of) == (block_bits, generation) {
             let mut bytes = vec![0; 1 << block_bits];
-            device.read_at(place, &mut bytes)?;
-            let blkno = BlockNo(place >> block_bits);
-            inodes.push(Own { blkno, bytes });
+            if device.read_at(place, &mut bytes).is_ok() {
+                let blkno = BlockNo(place >> block_bits);
+                inodes.push(Own { blkno, bytes });
+            }
         }
     }
     Ok(Found {
@@ -321,7 +327,13 @@ impl Found<'_> {
         for group in 0..most.cluster_groups() {
             let blkno = most.group_block(group);
             let mut bytes = vec![0; most.block_bytes()];
-            self.device.read_at(most.byte_of(blkno), &mut bytes)?;
+            if self
+                .device
+                .read_at(most.byte_of(blkno), &mut bytes)
+                .is_err()
+            {
+                break;
+            }
             match GroupDesc::ref_from_prefix(&bytes) {
                 Ok((desc, _))
                     if desc.bg_signature == GroupDesc::SIGNATURE

@@ -1,5 +1,6 @@
 //! Superblocks, and what the system files are marked as.
 
+use cowfs_format::block::MetaBlock;
 use cowfs_format::ecc;
 use cowfs_format::error::Result;
 use cowfs_format::layout::{
@@ -28,6 +29,16 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &VolumeProblem)
         P::EccParity { what } => block::stamp(stage, at, what),
         P::Reserved { .. } => block::clear_reserved(stage, at),
         P::SuperblockClusters { superblock, .. } => bitmap_clusters(stage, *superblock),
+        P::SuperblockGen { expected, .. } => {
+            let blkno = stage.view().info().superblock;
+            stage.edit_run(blkno, 1, Some(Dinode::CHECK_AT), |bytes| {
+                let head = Dinode::mut_from_prefix(bytes);
+                let (head, _) = head.map_err(|_| cannot("the block is short"))?;
+                head.i_generation = (*expected).into();
+                head.i_fs_generation = (*expected).into();
+                Ok(())
+            })
+        }
         P::FirstGroup { expected, .. } => set(stage, "s_first_cluster_group", *expected),
         P::TunefsUnfinished { bits } => {
             let now = get(stage, "s_feature_incompat")?;

@@ -43,7 +43,7 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &XattrProblem) 
         }),
         P::BucketCount { limit, .. } => bucket_count(stage, at, limit),
         // Within its bucket, or with the buckets beside it.
-        P::Order { .. } => remake(stage, owner),
+        P::Order { .. } | P::BucketFull { .. } => remake(stage, owner),
         P::Flag { .. } => {
             if !stage.view().info().has(Incompat::XATTR) {
                 return incompat(stage, Incompat::XATTR);

@@ -2,7 +2,7 @@
 
 use cowfs_format::layout::jbd2::JournalSuperBlock;
 use cowfs_format::layout::{
-    ChainList, ChainRec, DirEntry, ExtentBlock, ExtentList, GLOBAL_QUOTA_MAGIC, LocalAlloc,
+    ChainList, ChainRec, Dinode, DirEntry, ExtentBlock, ExtentList, GLOBAL_QUOTA_MAGIC, LocalAlloc,
     SuperBlock, TruncateLog, TruncateRec, XattrBlock,
 };
 use cowfs_format::read::quota::{GlobalQuota, Met};
@@ -160,6 +160,10 @@ crate::define! {
     };
     X_SYSTEM_FILE_MISSING SystemFileMissing "b4k-c4k-max": |p| rename_system(p, "journal:0000");
     ORPHAN_DIR_MISSING OrphanDirMissing "b4k-c4k-max": |p| rename_system(p, "orphan_dir:0000");
+    X_SUPERBLOCK_GEN SuperblockGen "b4k-c4k-max": |p| {
+        let old = p.get(2, 0, Dinode::FIELDS, "i_fs_generation");
+        p.set(2, 0, Dinode::FIELDS, "i_fs_generation", old ^ 0x5A5A);
+    };
     X_SUPERBLOCK_LOST SuperblockLost "b4k-c4k-max": |p| p.raw(2, 0, &[0; 4096]);
     X_SYSTEM_DIR_LOST SystemDirLost "b4k-c4k-max": |p| {
         let inode = p.info.system_dir.0;

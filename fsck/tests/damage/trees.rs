@@ -4,11 +4,12 @@ use cowfs_format::device::{Device, DeviceMut, OverlayDevice};
 use cowfs_format::layout::{
     DINODE_HEAD, Dinode, DirBlockTrailer, DirEntry, DxEntry, DxEntryList, DxRoot, ExtentBlock,
     ExtentList, HashKind, RefcountBlock, RefcountList, RefcountRec, XattrBlock, XattrEntry,
-    XattrHeader,
+    XattrHeader, xattr_hash,
 };
-use cowfs_format::units::{BlockNo, Slot};
+use cowfs_format::units::{BlockNo, Slot, low16};
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::system::SystemFile::{Journal, OrphanDir};
+use zerocopy::IntoBytes;
 
 use crate::patch::Patch;
 
@@ -120,6 +121,45 @@ fn bucket(
     let field = fields.iter().find(|field| field.name == name).unwrap();
     p.edit_bucket(first, |bytes| {
         assert!(field.set_number(&mut bytes[at..], value))
+    });
+}
+
+/// Puts more attributes, without values, into the first bucket of a tree than its first block has room
+/// for, in place of all that its extent holds.
+fn fill_bucket(p: &mut Patch, path: &str) {
+    let root = p.inode_field(p.inode(path), "i_xattr_loc");
+    let list = ExtentList::FIELDS;
+    let end = match p.get(root, 0x40, list, "l_next_free_rec") {
+        1 => 1 << 32,
+        _ => p.rec(root, 0x40, 1, "e_cpos"),
+    };
+    let held = (p.info.geo.block_bytes() - 16) / 16 + 1;
+    let seed = p.info.dx_seed[3];
+    let mut names: Vec<(u32, String)> = (0..1000)
+        .map(|n| format!("n{n:03}"))
+        .map(|name| (xattr_hash(name.as_bytes(), seed, HashKind::Signed), name))
+        .filter(|(hash, _)| u64::from(*hash) < end)
+        .take(held)
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names.len(), held);
+    p.edit_bucket(p.rec(root, 0x40, 0, "e_blkno"), |bytes| {
+        bytes.fill(0);
+        for (n, (hash, name)) in names.iter().enumerate() {
+            let at = 4096 - 4 * (n + 1);
+            bytes[at..at + 4].copy_from_slice(name.as_bytes());
+            let entry = XattrEntry {
+                xe_name_hash: (*hash).into(),
+                xe_name_offset: low16(at as u64).into(),
+                xe_name_len: 4,
+                xe_type: 0x80 | 1,
+                xe_value_size: 0.into(),
+            };
+            bytes[16 + 16 * n..32 + 16 * n].copy_from_slice(entry.as_bytes());
+        }
+        for (at, value) in [(0, held), (2, 4096 - 4 * held), (4, 4 * held), (6, 1)] {
+            bytes[at..at + 2].copy_from_slice(&low16(value as u64).to_le_bytes());
+        }
     });
 }
 
@@ -354,6 +394,7 @@ crate::define! {
     XATTR_BUCKET_COUNT_INVALID BucketCount "b2k-c8k-max": |p| {
         bucket(p, 0, XattrHeader::FIELDS, "xh_num_buckets", 0);
     };
+    X_XATTR_BUCKET_FULL BucketFull "b512-c4k-max": |p| fill_bucket(p, "/attributes/buckets");
     X_XATTR_ORDER Order "b2k-c8k-max": |p| {
         bucket(p, 16, XattrEntry::FIELDS, "xe_name_hash", 0xFFFF_FFFF);
     };
