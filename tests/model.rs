@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use cowfs_tests::model::{self, Model, Rng};
+use cowfs_tests::said::fsck;
 use cowfs_tests::session::writable;
 use cowfs_tests::{Guest, Kernel, need, oracle, script};
 use tempfile::TempDir;
@@ -63,13 +64,14 @@ struct Trial {
 }
 
 impl Trial {
-    fn new(number: usize, seed: u64, args: &'static str, dir: &Path) -> Self {
+    /// A volume of `size` bytes, and more where clusters are large.
+    fn new(number: usize, seed: u64, args: &'static str, size: u64, dir: &Path) -> Self {
         let image = dir.join(format!("image-{number}"));
         let list: Vec<&str> = args.split(' ').collect();
         let size = if args.contains("1048576") {
-            2 << 30
+            7 * size
         } else {
-            300 << 20
+            size
         };
         oracle::mkfs(&image, size, &list).unwrap();
         let known = (oracle::check(&image).unwrap().codes, codes(&image));
@@ -84,10 +86,10 @@ impl Trial {
     }
 
     /// Takes most of the space, every second cluster of it, so that no group of inodes fits between.
-    fn fragment(&mut self) {
+    fn fragment(&mut self, size: u64) {
         let mut volume = writable(&self.image);
         let mut txn = volume.begin().unwrap();
-        model::ballast(&mut self.model, &mut txn, "ballast", 230 << 20);
+        model::ballast(&mut self.model, &mut txn, "ballast", size / 4 * 3);
         txn.commit().unwrap();
     }
 
@@ -114,12 +116,17 @@ impl Trial {
         // The driver removes one of the two entries that a name with bytes of 0x80 and above has in
         // the index. The other one leads nowhere, which does no harm.
         now.retain(|code| *code != "X_DX_STALE" && !self.known.1.contains(code));
+        // Linux 6.1 does not know how many attributes a bucket of small blocks may hold.
+        now.retain(|code| *code != BUCKET_FULL || when != Kernel::V6_1.series());
         assert!(now.is_empty(), "{place}: {now:?}");
         let volume = writable(&self.image);
         let differs = model::difference(&self.model.listing(), &model::read(volume.view()));
         assert!(differs.is_none(), "{place}: {differs:?}");
     }
 }
+
+/// Newer drivers refuse it; the repair changes nothing that the model knows of.
+const BUCKET_FULL: &str = "X_XATTR_BUCKET_FULL";
 
 const VOLUMES: [&str; 8] = [
     "-M local -b 4096 -C 4096 -N 1 --fs-feature-level=max-features",
@@ -142,13 +149,14 @@ fn random_operations_leave_what_the_model_says() {
     };
     let steps = number("MODEL_STEPS", 400);
     let seed = number("MODEL_SEED", 1);
+    let size = (300 << 20) * (1 + steps / 1000);
     let dir = TempDir::new().unwrap();
     let mut trials: Vec<Trial> = (VOLUMES.into_iter().enumerate())
-        .map(|(number, args)| Trial::new(number, seed, args, dir.path()))
+        .map(|(number, args)| Trial::new(number, seed, args, size, dir.path()))
         .collect();
     // One more of the first kind, without room for a whole group anywhere.
-    let mut fragmented = Trial::new(VOLUMES.len(), seed, VOLUMES[0], dir.path());
-    fragmented.fragment();
+    let mut fragmented = Trial::new(VOLUMES.len(), seed, VOLUMES[0], size, dir.path());
+    fragmented.fragment(size);
     trials.push(fragmented);
     thread::scope(|scope| {
         for trial in &mut trials {
@@ -188,6 +196,10 @@ fn random_operations_leave_what_the_model_says() {
                     let differs = script::difference(left, &walk);
                     assert!(differs.is_none(), "{}: {kernel:?}: {differs:?}", trial.args);
                     trial.is_sound(kernel.series());
+                    if codes(&trial.image).contains(&BUCKET_FULL) {
+                        let (code, out, err) = fsck(&["-fp", &trial.image.to_string_lossy()]);
+                        assert!(code == 1, "{}: {out}{err}", trial.args);
+                    }
                     trial.play(steps / 10);
                     trial.is_sound("our operations on what the driver left");
                 });

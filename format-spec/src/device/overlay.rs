@@ -68,9 +68,13 @@ impl<D: Device> Device for OverlayDevice<D> {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
+        let size = self.size();
+        let end = offset.checked_add(buf.len() as u64);
+        let Some(end) = end.filter(|end| *end <= size) else {
+            return Err(beyond_end("read", offset, buf.len(), size));
+        };
         let read = self.base.read_at(offset, buf);
         let pieces = self.pieces.read().unwrap_or_else(PoisonError::into_inner);
-        let end = offset + buf.len() as u64;
         if read.is_err() {
             // What fails below may have been written over here.
             let mut at = offset;
@@ -164,6 +168,17 @@ mod tests {
     use super::*;
     use crate::device::{FaultDevice, MemDevice};
     use proptest::prelude::*;
+
+    #[test]
+    fn what_lies_beyond_the_end_is_an_error() {
+        let overlay = OverlayDevice::new(MemDevice::new(vec![0; 8192]));
+        for offset in [8192, 8191, u64::MAX, u64::MAX - 511] {
+            assert!(overlay.read_at(offset, &mut [0; 512]).is_err());
+            assert!(overlay.read_fresh(offset, &mut [0; 512]).is_err());
+            assert!(overlay.write_at(offset, &[0; 512]).is_err());
+            assert!(overlay.mapped(offset, 512).is_none());
+        }
+    }
 
     proptest! {
         #[test]

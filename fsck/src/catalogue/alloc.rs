@@ -44,7 +44,7 @@ problems! {
     /// A group descriptor says that it lies in another block than it does.
     GroupBlkno { found: u64 } = "GROUP_BLKNO" Error ask
         "group descriptor says that it is block {found}"
-        => Blocks "the number of the block is written";
+        => Blocks "the number of the block is written; two descriptors that stand in each other's place change it";
 
     /// A group descriptor names another chain of its allocator than the one it hangs in.
     GroupChain { found: u16, expected: u64 } = "GROUP_CHAIN" Error preen

@@ -131,14 +131,17 @@ pub(crate) fn check(out: &mut Out, at: At, bytes: &[u8]) {
 /// Clears the reserved fields of a block.
 pub(crate) fn clear(bytes: &mut [u8]) {
     for (at, fields) in parts(bytes).into_iter().flatten() {
-        let reserved = fields
-            .iter()
-            .filter(|field| matches!(field.kind, Kind::Reserved));
-        for field in reserved {
-            let from = at + field.offset;
-            if let Some(place) = bytes.get_mut(from..from + field.len) {
-                place.fill(0);
-            }
+        clear_in(fields, bytes.get_mut(at..).unwrap_or_default());
+    }
+}
+
+fn clear_in(fields: &[Field], structure: &mut [u8]) {
+    for field in fields {
+        let place = structure.get_mut(field.offset..field.offset + field.len);
+        match (field.kind, place) {
+            (Kind::Reserved, Some(place)) => place.fill(0),
+            (Kind::Nested(inner), Some(place)) => clear_in(inner, place),
+            _ => {}
         }
     }
 }

@@ -37,6 +37,28 @@ pub(super) fn is_allocator(stage: &Stage<'_, '_>, inode: BlockNo) -> bool {
     allocator_of(stage, inode).is_some()
 }
 
+/// Brings a descriptor that says that it is another block home, when that block says that it is this
+/// one; or else has it say where it is.
+pub(super) fn home(stage: &Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
+    let says = |blkno: BlockNo| {
+        let (desc, faults) = stage.view().inspect::<GroupDesc>(blkno);
+        let known = desc.filter(|_| faults.len() <= 1);
+        known.map(|desc| BlockNo(desc.bg_blkno.get()))
+    };
+    let other = says(blkno).ok_or_else(|| cannot("the block is not what it was"))?;
+    if other == blkno {
+        // The other one was brought home.
+        return Ok(());
+    }
+    if stage.geo().contains(other, 1) && says(other) == Some(blkno) {
+        let mut here = stage.view().raw(blkno)?.into_owned();
+        let mut there = stage.view().raw(other)?.into_owned();
+        stage.put_run(other, Some(GroupDesc::CHECK_AT), &mut here)?;
+        return stage.put_run(blkno, Some(GroupDesc::CHECK_AT), &mut there);
+    }
+    stage.edit::<GroupDesc>(blkno, |desc| desc.bg_blkno = blkno.0.into())
+}
+
 /// What all groups of an allocator have in common.
 struct Plan {
     inode: BlockNo,

@@ -17,7 +17,8 @@ use crate::pass::system::{KINDS, in_order, wanted};
 /// Bits of the descriptor, the root and the system directory, which come before the files.
 const BEFORE: u64 = 3;
 
-/// Gives a system file its name again; where it has no inode any more, one is made.
+/// Gives a system file its name again; where it has no inode any more, one is made. A name that leads
+/// somewhere else is given up for that.
 pub(super) fn name(stage: &mut Stage<'_, '_>, name: &str) -> Result<()> {
     let order = in_order(stage.view());
     let file = order.iter().find(|file| file.name() == name).copied();
@@ -47,11 +48,22 @@ pub(super) fn name(stage: &mut Stage<'_, '_>, name: &str) -> Result<()> {
         _ => FileType::Regular,
     };
     let now = stage.now;
+    let misled = stage.evidence.system.find(file).is_some();
+    let misled = misled.then(|| name.as_bytes().to_vec());
     stage.transact(|txn| {
-        if let Some(wrong) = wrong {
+        for wrong in misled.into_iter().chain(wrong) {
             txn.forget_name(directory, &wrong, now)?;
         }
         txn.add_name(directory, name.as_bytes(), blkno, file_type, now)
+    })
+}
+
+/// Whether a name of a system file leads out of the group of the volume's own inodes: then it is the name
+/// that is wrong.
+pub(super) fn is_misled(stage: &Stage<'_, '_>, inode: BlockNo) -> bool {
+    system::own_group(stage).is_ok_and(|(group, bits)| {
+        let bit = inode.0.checked_sub(group.0);
+        !bit.is_some_and(|bit| (1..u64::from(bits)).contains(&bit))
     })
 }
 

@@ -75,7 +75,8 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &VolumeProblem)
             None => Err(cannot("it has no place")),
         },
         P::SlotHeld { slot, .. } => contents::free_slot(stage, at, Slot(*slot)),
-        P::SystemFileLost { .. } => match at.inode {
+        P::SystemFileLost { name, .. } => match at.inode {
+            Some(inode) if names::is_misled(stage, inode) => names::name(stage, name),
             Some(inode) => system::remake(stage, inode),
             None => Err(cannot("it has no place")),
         },
