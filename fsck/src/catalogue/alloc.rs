@@ -41,6 +41,11 @@ problems! {
         "group descriptor hangs in allocator {other} as well"
         => Groups "the groups are linked anew, each into the allocator that it names";
 
+    /// A group descriptor names an allocator, but hangs in none of its chains, and its clusters count for nothing: what came from the group seems not to be in use.
+    GroupUnlinked {} = "X_GROUP_UNLINKED" Error ask
+        "group hangs in none of the chains of the allocator that it names"
+        => Groups "the groups of the allocator are looked for on the volume and linked anew";
+
     /// A group descriptor says that it lies in another block than it does.
     GroupBlkno { found: u64 } = "GROUP_BLKNO" Error ask
         "group descriptor says that it is block {found}"

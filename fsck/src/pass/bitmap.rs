@@ -1,6 +1,8 @@
 //! What the bitmaps say against what was found in use.
 
-use cowfs_format::layout::GroupDesc;
+use cowfs_format::block::MetaBlock;
+use cowfs_format::layout::{Dinode, GroupDesc, InodeFlags};
+use cowfs_format::units::{BlockNo, ClusterNo};
 
 use super::cluster_groups::{GroupFact, bits_of};
 use crate::catalogue::{AllocProblem, At};
@@ -15,7 +17,7 @@ pub(crate) type Held = Vec<(u32, u32)>;
 /// Compares a cluster group with the claims on its clusters.
 pub(crate) fn clusters(
     cx: &Cx<'_>,
-    bitmap: cowfs_format::units::BlockNo,
+    bitmap: BlockNo,
     group: u32,
     fact: GroupFact,
     held: &Held,
@@ -57,9 +59,31 @@ pub(crate) fn clusters(
         out.find(at, AllocProblem::ClusterFree { first, count });
     }
     for (first, count) in leaked_runs {
+        unlinked(cx, &mut out, first, count);
         out.find(at, AllocProblem::ClusterLeak { first, count });
     }
     out
+}
+
+/// Looks for groups of allocators among clusters that nothing uses.
+fn unlinked(cx: &Cx<'_>, out: &mut Out, first: u32, count: u32) {
+    for cluster in first..first.saturating_add(count) {
+        let blkno = cx.view.geo().first_block(ClusterNo(cluster));
+        let is_one = |block: &[u8]| block.starts_with(&GroupDesc::SIGNATURE);
+        if !cx.view.raw(blkno).is_ok_and(|block| is_one(&block)) {
+            continue;
+        }
+        let (desc, faults) = cx.view.inspect::<GroupDesc>(blkno);
+        let Some(desc) = desc.filter(|_| faults.is_empty()) else {
+            continue;
+        };
+        let parent = BlockNo(desc.bg_parent_dinode.get());
+        let (inode, _) = cx.view.inspect::<Dinode>(parent);
+        let marks = InodeFlags::VALID | InodeFlags::SYSTEM | InodeFlags::CHAIN;
+        if inode.is_some_and(|inode| inode.flags().contains(marks)) {
+            out.find(At::within(parent, blkno), AllocProblem::GroupUnlinked {});
+        }
+    }
 }
 
 /// The parts of the held ranges in `base..base + bits`, as words.
@@ -122,7 +146,7 @@ fn each_bit(mut word: u64, base: u32, mut visit: impl FnMut(u32)) {
 }
 
 /// The name of what a claimed block holds, by its signature.
-fn what_is(cx: &Cx<'_>, blkno: cowfs_format::units::BlockNo) -> &'static str {
+fn what_is(cx: &Cx<'_>, blkno: BlockNo) -> &'static str {
     let Ok(block) = cx.view.raw(blkno) else {
         return "block of metadata";
     };

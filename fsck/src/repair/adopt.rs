@@ -49,7 +49,7 @@ fn append(extents: &mut Vec<Extent>, blkno: BlockNo, bpc: u64) {
 }
 
 /// Clusters that nothing uses and that no repair of this round has taken, in order.
-fn idle(stage: &Stage<'_, '_>) -> Vec<ClusterNo> {
+pub(super) fn idle(stage: &Stage<'_, '_>) -> Vec<ClusterNo> {
     let leaks = stage.evidence.leaks.iter();
     let all = leaks.flat_map(|&(first, count)| (first..first.saturating_add(count)).map(ClusterNo));
     all.filter(|cluster| !stage.adopted.contains(cluster))

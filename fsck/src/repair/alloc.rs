@@ -66,6 +66,7 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
         P::GroupSelfBit {} => stage.set_bits(owner()?, block()?, 0..1, true),
         P::GroupTailBits { .. } => tail(stage, block()?),
         P::GroupUnexpected {}
+        | P::GroupUnlinked {}
         | P::GroupExpected { .. }
         | P::GroupDuplicate { .. }
         | P::GroupChainLoop { .. }

@@ -14,10 +14,11 @@ use cowfs_format::layout::{
 };
 use cowfs_format::read::chain::{ChainsView, count_ones};
 use cowfs_format::read::extent::ListView;
-use cowfs_format::units::{BlockNo, low16, low32};
+use cowfs_format::units::{BlockNo, ClusterNo, low16, low32};
 use cowfs_format::volume::system::SystemFile;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::pieces;
 use super::stage::{Stage, cannot};
 use crate::facts::groups::Kind;
 use crate::pass::chains::Allocator;
@@ -158,7 +159,7 @@ fn find(stage: &Stage<'_, '_>, plan: &Plan, heads: &[BlockNo]) -> Result<Vec<Blo
             if desc.as_ref().is_some_and(|desc| !desc.is_set(bit)) {
                 continue;
             }
-            let blkno = geo.first_block(cowfs_format::units::ClusterNo(base + bit));
+            let blkno = geo.first_block(ClusterNo(base + bit));
             let sign = stage.view().raw(blkno)?;
             if sign.starts_with(&GroupDesc::SIGNATURE) && is_group(stage, plan, blkno) {
                 let (group, _) = stage.view().inspect::<GroupDesc>(blkno);
@@ -170,14 +171,19 @@ fn find(stage: &Stage<'_, '_>, plan: &Plan, heads: &[BlockNo]) -> Result<Vec<Blo
     }
     // Where a chain led to something else, a group may have been.
     for blkno in lost {
-        let possible = geo.is_cluster_aligned(blkno) && geo.contains(blkno, bits.into());
+        let possible = geo.is_cluster_aligned(blkno) && geo.contains(blkno, 1);
         let taken = stage
             .evidence
             .groups
             .locate(blkno)
             .is_some_and(|(group, _)| group.allocator != plan.inode);
-        if possible && !taken && !found.contains(&blkno) && blkno.0 != 0 {
-            let bitmap = used(stage, plan, blkno, bits)?;
+        if possible
+            && !taken
+            && !found.contains(&blkno)
+            && blkno.0 != 0
+            && let Ok(clusters) = pieces::clusters(stage, blkno, plan.cpg.into())
+        {
+            let bitmap = used(stage, plan, &clusters, bits)?;
             if bitmap.iter().any(|byte| *byte != 0) {
                 found.insert(blkno);
             }
@@ -204,7 +210,7 @@ pub(super) fn clusters_of_group(
         _ => {}
     }
     for cluster in 0..geo.clusters() {
-        let blkno = geo.first_block(cowfs_format::units::ClusterNo(cluster));
+        let blkno = geo.first_block(ClusterNo(cluster));
         let block = stage.view().raw(blkno)?;
         if !block.starts_with(&GroupDesc::SIGNATURE) {
             continue;
@@ -247,16 +253,20 @@ pub(super) fn bits_of_own_group(stage: &Stage<'_, '_>) -> u32 {
     low32((6 + 7 + 8 * slots.max(32)).next_multiple_of(bpc))
 }
 
-/// The bitmap of a lost group, from the blocks that say that they came from it. The bit of the
-/// descriptor is left out.
-fn used(stage: &Stage<'_, '_>, plan: &Plan, group: BlockNo, bits: u32) -> Result<Vec<u8>> {
+/// The bitmap of a lost group in these clusters, from the blocks that say that they came from it. The bit
+/// of the descriptor is left out.
+fn used(stage: &Stage<'_, '_>, plan: &Plan, clusters: &[ClusterNo], bits: u32) -> Result<Vec<u8>> {
     let mut bitmap = vec![0u8; (bits as usize).div_ceil(8)];
     let Some(allocator) = plan.allocator else {
         return Ok(bitmap);
     };
     let generation = stage.view().info().fs_generation.0;
+    let bpc = u32::from(plan.bpc.max(1));
     for bit in 1..bits {
-        let blkno = group.plus(bit.into());
+        let Some(cluster) = clusters.get((bit / bpc) as usize) else {
+            break;
+        };
+        let blkno = stage.geo().first_block(*cluster).plus((bit % bpc).into());
         let block = stage.view().raw(blkno)?;
         if in_use(&block, blkno, generation, &allocator, bit) {
             bitmap[(bit / 8) as usize] |= 1 << (bit % 8);
@@ -303,7 +313,7 @@ fn in_use(block: &[u8], blkno: BlockNo, generation: u32, from: &Allocator, bit: 
 }
 
 /// Makes a descriptor. In the global bitmap everything counts as used until all claims are known.
-fn make(stage: &Stage<'_, '_>, plan: &Plan, blkno: BlockNo, bits: u32) -> Result<()> {
+fn make(stage: &mut Stage<'_, '_>, plan: &Plan, blkno: BlockNo, bits: u32) -> Result<()> {
     let geo = stage.geo();
     let mut bytes = vec![0u8; geo.block_bytes()];
     let small = plan.allocator.is_some() && stage.view().info().has(Incompat::DISCONTIG_BG);
@@ -312,8 +322,14 @@ fn make(stage: &Stage<'_, '_>, plan: &Plan, blkno: BlockNo, bits: u32) -> Result
     } else {
         geo.block_bytes() - GROUP_BITMAP
     };
+    let mut list = Vec::new();
     let mut bitmap = match plan.allocator {
-        Some(_) => used(stage, plan, blkno, bits)?,
+        Some(_) => {
+            let clusters = pieces::clusters(stage, blkno, plan.cpg.into())?;
+            list = pieces::list(stage, &clusters)?;
+            stage.adopted.extend(&clusters);
+            used(stage, plan, &clusters, bits)?
+        }
         None => {
             let mut all = vec![0xFF; (bits as usize).div_ceil(8)];
             if let Some(last) = all.last_mut().filter(|_| !bits.is_multiple_of(8)) {
@@ -329,6 +345,9 @@ fn make(stage: &Stage<'_, '_>, plan: &Plan, blkno: BlockNo, bits: u32) -> Result
         .get_mut(GROUP_BITMAP..GROUP_BITMAP + size.min(bitmap.len()))
         .ok_or_else(|| cannot("the bitmap does not fit its block"))?;
     place.copy_from_slice(bitmap.get(..place.len()).unwrap_or_default());
+    if let Some(place) = bytes.get_mut(GROUP_LIST..GROUP_LIST + list.len()) {
+        place.copy_from_slice(&list);
+    }
     let free = bits - count_ones(&bitmap, bits);
     let (desc, _) =
         GroupDesc::mut_from_prefix(&mut bytes).map_err(|_| cannot("the block is short"))?;

@@ -58,6 +58,7 @@ impl Hidden {
                     problem,
                     P::ChainCpg { .. }
                         | P::GroupUnexpected { .. }
+                        | P::GroupUnlinked { .. }
                         | P::GroupGen { .. }
                         | P::GroupParent { .. }
                         | P::GroupDuplicate { .. }

@@ -1,13 +1,19 @@
 //! Groups that lie in pieces. Their lists say twice how long each piece is: by its own length, and by
-//! where the next one begins. Where a piece is, its blocks say: each names its group and its bit.
+//! where the next one begins. Where a piece is, its blocks say: each names its group and its bit. That
+//! tells also where a group lay whose descriptor is lost.
+
+use std::collections::BTreeSet;
 
 use cowfs_format::block::MetaBlock;
 use cowfs_format::error::Result;
-use cowfs_format::layout::{Dinode, ExtentBlock, ExtentRec, GROUP_LIST, GroupDesc};
+use cowfs_format::layout::{
+    Dinode, DxRoot, ExtentBlock, ExtentFlags, ExtentList, ExtentRec, GROUP_LIST, GroupDesc,
+    Incompat, RefcountBlock, XattrBlock,
+};
 use cowfs_format::read::chain::ChainsView;
 use cowfs_format::read::extent::ListView;
-use cowfs_format::units::{BlockNo, low16};
-use zerocopy::FromBytes;
+use cowfs_format::units::{BlockNo, ClusterNo, index, low16};
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::adopt;
 use super::stage::{Stage, cannot};
@@ -64,6 +70,108 @@ pub(super) fn remake(stage: &mut Stage<'_, '_>, allocator: BlockNo, group: Block
     })
 }
 
+/// Where the clusters of a group lie whose descriptor is lost, of which there are `count`: where blocks
+/// say so, and beside those, as far as nothing uses what lies there.
+pub(super) fn clusters(
+    stage: &Stage<'_, '_>,
+    group: BlockNo,
+    count: u32,
+) -> Result<Vec<ClusterNo>> {
+    let geo = stage.geo();
+    let first = geo.cluster_of(group);
+    let fits = geo.contains(group, u64::from(count) * geo.blocks_per_cluster());
+    let in_one = || {
+        let one = (0..count).map(|nth| ClusterNo(first.0 + nth)).collect();
+        let fits = fits.then_some(one);
+        fits.ok_or_else(|| cannot("where its clusters lie cannot be known"))
+    };
+    if !stage.view().info().has(Incompat::DISCONTIG_BG) {
+        return in_one();
+    }
+    let bpc = geo.blocks_per_cluster();
+    let mut idle: BTreeSet<ClusterNo> = adopt::idle(stage).into_iter().collect();
+    let mut places: Vec<Option<ClusterNo>> = vec![None; count as usize];
+    let mut put = |nth: usize, cluster: ClusterNo, idle: &mut BTreeSet<ClusterNo>| {
+        let place = places.get_mut(nth).filter(|place| place.is_none());
+        match place {
+            Some(place) if idle.remove(&cluster) => {
+                *place = Some(cluster);
+                true
+            }
+            _ => false,
+        }
+    };
+    put(0, first, &mut idle);
+    for cluster in idle.clone() {
+        for nth in 0..bpc {
+            let blkno = geo.first_block(cluster).plus(nth);
+            if let Some(bit) = bit_of(stage, blkno, group)
+                && bit % bpc == nth
+                && put(index(bit / bpc), cluster, &mut idle)
+            {
+                break;
+            }
+        }
+    }
+    // Behind what is known, before it, and anywhere: where no block is in use, it does not matter.
+    for nth in 1..places.len() {
+        if let Some(last) = places[nth - 1]
+            && places[nth].is_none()
+            && idle.remove(&ClusterNo(last.0 + 1))
+        {
+            places[nth] = Some(ClusterNo(last.0 + 1));
+        }
+    }
+    for nth in (1..places.len()).rev() {
+        if let Some(next) = places[nth]
+            && places[nth - 1].is_none()
+            && next.0 > 0
+            && idle.remove(&ClusterNo(next.0 - 1))
+        {
+            places[nth - 1] = Some(ClusterNo(next.0 - 1));
+        }
+    }
+    for place in places.iter_mut().filter(|place| place.is_none()) {
+        *place = idle.pop_first();
+    }
+    let found: Option<Vec<ClusterNo>> = places.into_iter().collect();
+    // What uses a part of it is told by the next round.
+    found.map_or_else(in_one, Ok)
+}
+
+/// The list of extents that clusters make up, for a descriptor; nothing when they are one run.
+pub(super) fn list(stage: &Stage<'_, '_>, clusters: &[ClusterNo]) -> Result<Vec<u8>> {
+    let geo = stage.geo();
+    let runs: Vec<&[ClusterNo]> = clusters.chunk_by(|a, b| a.0 + 1 == b.0).collect();
+    let room = geo
+        .block_bytes()
+        .saturating_sub(GROUP_LIST + size_of::<ExtentList>());
+    let room = room / size_of::<ExtentRec>();
+    if runs.len() <= 1 {
+        return Ok(Vec::new());
+    }
+    if runs.len() > room {
+        return Err(cannot("it lies in more pieces than its list has room for"));
+    }
+    let head = ExtentList {
+        l_tree_depth: 0.into(),
+        l_count: low16(room as u64).into(),
+        l_next_free_rec: low16(runs.len() as u64).into(),
+        l_reserved1: 0.into(),
+        l_reserved2: 0.into(),
+    };
+    let mut bytes = head.as_bytes().to_vec();
+    let mut next = 0;
+    for run in runs {
+        let (count, first) = (low16(run.len() as u64), run.first().copied());
+        let first = geo.first_block(first.unwrap_or_default());
+        let rec = ExtentRec::leaf(next, count, first.0, ExtentFlags::empty());
+        bytes.extend_from_slice(rec.as_bytes());
+        next += u32::from(count);
+    }
+    Ok(bytes)
+}
+
 /// The pieces as the list has them, with lengths that make up the group.
 fn listed(stage: &Stage<'_, '_>, group: BlockNo, clusters: u32) -> Result<Vec<Piece>> {
     let (desc, _) = stage.view().inspect::<GroupDesc>(group);
@@ -106,18 +214,23 @@ fn listed(stage: &Stage<'_, '_>, group: BlockNo, clusters: u32) -> Result<Vec<Pi
 fn bit_of(stage: &Stage<'_, '_>, blkno: BlockNo, group: BlockNo) -> Option<u64> {
     let block = stage.view().raw(blkno).ok()?;
     let generation = stage.view().info().fs_generation.0;
-    if let Ok((head, _)) = Dinode::ref_from_prefix(&block)
-        && head.i_signature == Dinode::SIGNATURE
-        && head.own_blkno() == blkno.0
-        && head.generation() == generation
-        && head.i_suballoc_loc.get() == group.0
-    {
-        return Some(head.i_suballoc_bit.get().into());
+    let mut signature = [0; 8];
+    signature.copy_from_slice(block.get(..8)?);
+    macro_rules! said {
+        ($type:ty, $bit:ident, $loc:ident) => {{
+            let (head, _) = <$type>::ref_from_prefix(&block).ok()?;
+            let own = head.own_blkno() == blkno.0
+                && head.generation() == generation
+                && head.$loc.get() == group.0;
+            own.then(|| head.$bit.get().into())
+        }};
     }
-    let (head, _) = ExtentBlock::ref_from_prefix(&block).ok()?;
-    let own = block.starts_with(&ExtentBlock::SIGNATURE)
-        && head.own_blkno() == blkno.0
-        && head.generation() == generation
-        && head.h_suballoc_loc.get() == group.0;
-    own.then(|| head.h_suballoc_bit.get().into())
+    match signature {
+        Dinode::SIGNATURE => said!(Dinode, i_suballoc_bit, i_suballoc_loc),
+        ExtentBlock::SIGNATURE => said!(ExtentBlock, h_suballoc_bit, h_suballoc_loc),
+        DxRoot::SIGNATURE => said!(DxRoot, dr_suballoc_bit, dr_suballoc_loc),
+        XattrBlock::SIGNATURE => said!(XattrBlock, xb_suballoc_bit, xb_suballoc_loc),
+        RefcountBlock::SIGNATURE => said!(RefcountBlock, rf_suballoc_bit, rf_suballoc_loc),
+        _ => None,
+    }
 }

@@ -227,6 +227,11 @@ crate::define! {
         let other = p.group(InodeAlloc(S0));
         chain(p, GlobalBitmap, "c_blkno", other);
     };
+    X_GROUP_UNLINKED GroupUnlinked "b4k-c4k-max": |p| {
+        chain(p, InodeAlloc(S0), "c_blkno", 0);
+        let inode = p.system(InodeAlloc(S0));
+        p.set(inode, 0xC0, ChainList::FIELDS, "cl_next_free_rec", 0);
+    };
     GROUP_GEN GroupGen "b4k-c4k-max": |p| group(p, "bg_generation", 3);
     GROUP_PARENT GroupParent "b4k-c4k-max": |p| group(p, "bg_parent_dinode", 99);
     GROUP_DUPLICATE GroupDuplicate "b4k-c4k-max": |p| {
