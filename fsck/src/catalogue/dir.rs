@@ -104,7 +104,7 @@ problems! {
     /// The block that the superblock names as the root directory is no inode in use: nothing on the volume can be reached.
     RootMissing {} = "ROOT_DIR_MISSING" Error ask
         "there is no root directory"
-        => Volume "the inode is marked as being in use again, when it is a directory";
+        => Volume "the inode is marked as being in use again, when it is a directory, and made anew otherwise";
 
     /// The directory for what a repair finds without a name is missing. Nothing is wrong until a repair needs it.
     LostFoundMissing {} = "LOSTFOUND_MISSING" Error preen

@@ -231,7 +231,9 @@ impl Problem {
                 | VolumeProblem::SystemFileMissing { name },
             ) => name.starts_with("aquota."),
             Self::VolumeProblem(
-                VolumeProblem::SystemDirLost { .. } | VolumeProblem::QuotaInvalid { .. },
+                VolumeProblem::SystemDirLost { .. }
+                | VolumeProblem::QuotaInvalid { .. }
+                | VolumeProblem::QuotaUsage { .. },
             ) => true,
             _ => false,
         }

@@ -167,7 +167,9 @@ fn trailer(block: &[u8], blkno: BlockNo) -> Option<&DirBlockTrailer> {
 
 fn look(stage: &Stage<'_, '_>, blkno: BlockNo, directory: BlockNo) -> Result<Look> {
     let view = stage.view();
-    let block = view.raw(blkno)?;
+    let Ok(block) = view.raw(blkno) else {
+        return Ok(Look::Other);
+    };
     let trailer = trailer(&block, blkno);
     if trailer.is_none() && view.info().has(Incompat::META_ECC) {
         return Ok(Look::Other);

@@ -110,7 +110,12 @@ pub(super) fn rewrite(stage: &Stage<'_, '_>, at: At, what: &str) -> Result<()> {
 pub(super) fn heal(stage: &Stage<'_, '_>, error: &Error) -> bool {
     match error {
         Error::Io(error) if error.op == "read" => {
-            overwrite(stage, error.offset, error.len).unwrap_or(false)
+            // A block is of use as a whole only.
+            let block = stage.geo().block_bytes() as u64;
+            let end = error.offset.saturating_add(error.len);
+            let first = error.offset / block * block;
+            let len = end.saturating_sub(first).checked_next_multiple_of(block);
+            overwrite(stage, first, len.unwrap_or(error.len)).unwrap_or(false)
         }
         _ => false,
     }

@@ -11,11 +11,11 @@ use cowfs_format::layout::{
 };
 use cowfs_format::read::dir::{self, Entry, entries, has_trailer};
 use cowfs_format::read::{extent, inode};
-use cowfs_format::units::{BlockNo, low16};
+use cowfs_format::units::{BlockNo, low16, low32};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::stage::{Stage, cannot};
-use super::{connect, index};
+use super::{alloc, connect, index, system};
 use crate::catalogue::{At, DirProblem};
 use crate::pass::dir::shown;
 
@@ -482,12 +482,18 @@ fn new_trailer(stage: &Stage<'_, '_>, at: At) -> Result<()> {
     )
 }
 
-/// Brings the root directory back when its inode is there and only not marked as being in use.
-fn root(stage: &Stage<'_, '_>, root: BlockNo) -> Result<()> {
+/// Brings the root directory back: its inode is there and only not marked as being in use, or is made
+/// anew.
+fn root(stage: &mut Stage<'_, '_>, root: BlockNo) -> Result<()> {
     let (inode, faults) = stage.view().inspect::<Dinode>(root);
     let is_dir = inode.is_some_and(|inode| inode.file_type() == Some(FileType::Directory));
     if !is_dir || !faults.is_empty() {
-        return Err(cannot("where it was is no directory"));
+        system::remake(stage, root)?;
+        if let Ok((allocator, group)) = alloc::group_of(stage, root) {
+            let bit = low32(root.since(group));
+            stage.set_bits(allocator, group, bit..bit + 1, true)?;
+        }
+        return Ok(());
     }
     stage.edit::<Dinode>(root, |inode| {
         let marks = InodeFlags::VALID | InodeFlags::SYSTEM;

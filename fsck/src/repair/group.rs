@@ -160,8 +160,9 @@ fn find(stage: &Stage<'_, '_>, plan: &Plan, heads: &[BlockNo]) -> Result<Vec<Blo
                 continue;
             }
             let blkno = geo.first_block(ClusterNo(base + bit));
-            let sign = stage.view().raw(blkno)?;
-            if sign.starts_with(&GroupDesc::SIGNATURE) && is_group(stage, plan, blkno) {
+            let sign = stage.view().raw(blkno);
+            let signed = sign.is_ok_and(|block| block.starts_with(&GroupDesc::SIGNATURE));
+            if signed && is_group(stage, plan, blkno) {
                 let (group, _) = stage.view().inspect::<GroupDesc>(blkno);
                 let next = group.map_or(0, |group| group.bg_next_group.get());
                 lost.insert(BlockNo(next));
@@ -211,8 +212,8 @@ pub(super) fn clusters_of_group(
     }
     for cluster in 0..geo.clusters() {
         let blkno = geo.first_block(ClusterNo(cluster));
-        let block = stage.view().raw(blkno)?;
-        if !block.starts_with(&GroupDesc::SIGNATURE) {
+        let block = stage.view().raw(blkno);
+        if !block.is_ok_and(|block| block.starts_with(&GroupDesc::SIGNATURE)) {
             continue;
         }
         let (desc, faults) = stage.view().inspect::<GroupDesc>(blkno);
@@ -267,7 +268,9 @@ fn used(stage: &Stage<'_, '_>, plan: &Plan, clusters: &[ClusterNo], bits: u32) -
             break;
         };
         let blkno = stage.geo().first_block(*cluster).plus((bit % bpc).into());
-        let block = stage.view().raw(blkno)?;
+        let Ok(block) = stage.view().raw(blkno) else {
+            continue;
+        };
         if in_use(&block, blkno, generation, &allocator, bit) {
             bitmap[(bit / 8) as usize] |= 1 << (bit % 8);
         }

@@ -75,8 +75,8 @@ pub(super) fn remake(stage: &mut Stage<'_, '_>, slot: Slot) -> Result<()> {
     // No old record in the log may ever look like the next transaction.
     let mut sequence = 0;
     for blkno in blocks(&extents, bpc).skip(1) {
-        let block = view.raw(blkno)?;
-        if let Ok((head, _)) = BlockHeader::ref_from_prefix(&block)
+        if let Ok(block) = view.raw(blkno)
+            && let Ok((head, _)) = BlockHeader::ref_from_prefix(&block)
             && head.h_magic.get() == MAGIC
         {
             sequence = sequence.max(head.h_sequence.get());

@@ -51,7 +51,7 @@ use cowfs_format::units::BlockNo;
 use cowfs_format::volume::Volume;
 use cowfs_format::volume::scan::Scanner;
 
-use crate::catalogue::Finding;
+use crate::catalogue::{Finding, Problem, VolumeProblem};
 use crate::check::Checked;
 use commit::Target;
 pub use commit::take_back;
@@ -166,6 +166,23 @@ impl Repaired {
     }
 }
 
+/// How often repairs that failed are tried again.
+const RETRIES: usize = 2;
+
+/// How much of a state cannot be seen at all: each of these hides what else there is to find.
+fn blindness(findings: &[Finding]) -> usize {
+    let blind = |finding: &&Finding| {
+        use VolumeProblem as P;
+        matches!(
+            finding.problem,
+            Problem::VolumeProblem(
+                P::SuperblockLost { .. } | P::SuperblockGen { .. } | P::SystemDirLost { .. }
+            )
+        )
+    };
+    findings.iter().filter(blind).count()
+}
+
 /// How bad a state is: errors first, then warnings.
 fn badness(findings: &[Finding]) -> [u64; 3] {
     let count = |severity| {
@@ -236,6 +253,8 @@ pub fn repair(
         tidied: Tidied::default(),
         history,
         tried: HashSet::new(),
+        failed: HashSet::new(),
+        retries: RETRIES,
         given,
         seal_file: options.seal_file.clone(),
         from_seal,
@@ -252,7 +271,10 @@ pub fn repair(
     } = staging;
     let mut blocks = 0;
     let mut better = false;
-    let score = |checked: &Checked| (checked.left_out, badness(&checked.findings));
+    let score = |checked: &Checked| {
+        let findings = &checked.findings;
+        (blindness(findings), checked.left_out, badness(findings))
+    };
     if reopened {
         better = !last.stopped;
         if better {

@@ -58,6 +58,28 @@ pub(super) fn name(stage: &mut Stage<'_, '_>, name: &str) -> Result<()> {
     })
 }
 
+/// Takes the names of an inode out of the system directory: what it was, this volume does not need.
+pub(super) fn forget(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
+    let view = stage.view();
+    let system_dir = view.info().system_dir;
+    let mut names = Vec::new();
+    let directory = inode::read(view, system_dir)?;
+    dir::for_each_entry(view, &directory, &mut |entry| {
+        if entry.inode == blkno && !matches!(entry.name, b"." | b"..") {
+            names.push(entry.name.to_vec());
+        }
+        std::ops::ControlFlow::Continue(())
+    })?;
+    drop(directory);
+    let now = stage.now;
+    stage.transact(|txn| {
+        for name in names {
+            txn.forget_name(system_dir, &name, now)?;
+        }
+        Ok(())
+    })
+}
+
 /// Whether a name of a system file leads out of the group of the volume's own inodes: then it is the name
 /// that is wrong.
 pub(super) fn is_misled(stage: &Stage<'_, '_>, inode: BlockNo) -> bool {

@@ -38,6 +38,11 @@ pub(super) struct Staging<'d> {
     pub(super) history: History,
     /// Findings that a repair was tried for.
     pub(super) tried: HashSet<String>,
+    /// Those of which the repair failed, for want of space or of something else that another repair may
+    /// bring.
+    pub(super) failed: HashSet<String>,
+    /// How often what failed is tried again, once nothing else is left to do.
+    pub(super) retries: usize,
     /// What was found and staged before the first check.
     pub(super) given: Option<Finding>,
     pub(super) seal_file: Option<PathBuf>,
@@ -104,11 +109,18 @@ impl<'d> Staging<'d> {
                 self.overlay = volume.into_device();
                 continue;
             }
-            let plan = if checked.stopped || round == MOST_ROUNDS {
+            let system_dir = volume.info().system_dir;
+            let mut plan = if checked.stopped || round == MOST_ROUNDS {
                 Vec::new()
             } else {
-                self.plan(&checked, volume.info().system_dir, decider)
+                self.plan(&checked, system_dir, decider)
             };
+            if plan.is_empty() && !self.failed.is_empty() && self.retries > 0 && !checked.stopped {
+                self.retries -= 1;
+                let again = std::mem::take(&mut self.failed);
+                self.tried.retain(|name| !again.contains(name));
+                plan = self.plan(&checked, system_dir, decider);
+            }
             let mut stage =
                 Stage::new(&mut volume, &checked.evidence, self.now, self.reset_journal);
             for finding in plan {
@@ -123,6 +135,7 @@ impl<'d> Staging<'d> {
                     let why = error.to_string();
                     let why = why.strip_prefix("not written: ").unwrap_or(&why);
                     self.history.failed(&name, why);
+                    self.failed.insert(name.clone());
                 }
                 self.tried.insert(name);
             }

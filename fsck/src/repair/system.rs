@@ -11,16 +11,17 @@ use cowfs_format::layout::{
     TruncateLog, TruncateRec,
 };
 use cowfs_format::read::{dir, inode};
-use cowfs_format::units::{BlockNo, low16};
+use cowfs_format::units::{BlockNo, low16, low32};
 use cowfs_format::volume::system::SystemFile;
 use zerocopy::{FromBytes, FromZeros};
 
 use super::dir::write_entry;
 use super::stage::{Stage, cannot};
-use super::{adopt, group};
+use super::{adopt, alloc, group, names};
 use crate::pass::system::{dir_blocks, wanted};
 
-/// Makes the inode of a system file, of the system directory, or of the root directory anew.
+/// Makes the inode of a system file, of the system directory, or of the root directory anew. What was
+/// something else is not in use any more.
 pub(super) fn remake(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
     let info = stage.view().info();
     if blkno == info.root || blkno == info.system_dir {
@@ -31,8 +32,15 @@ pub(super) fn remake(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
         .map(|(file, _)| file)
         .chain([SystemFile::BadBlocks])
         .find(|file| stage.evidence.system.find(*file) == Some(blkno));
-    let file = found.ok_or_else(|| cannot("no name tells what it was"))?;
-    make(stage, file, blkno)
+    match found {
+        Some(file) => make(stage, file, blkno),
+        None => {
+            names::forget(stage, blkno)?;
+            let (allocator, group) = alloc::group_of(stage, blkno)?;
+            let bit = low32(blkno.since(group));
+            stage.set_bits(allocator, group, bit..bit + 1, false)
+        }
+    }
 }
 
 /// Makes the inode of a system file in a block.

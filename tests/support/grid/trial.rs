@@ -115,7 +115,10 @@ pub(super) fn fsck(device: &dyn DeviceMut, undo: &Path) -> Result<Report> {
         ..Options::default()
     };
     let mut decider = Decider::new(Mode::Yes, []);
-    let mut alone = |_: &mut Volume<&dyn DeviceMut>| Ok(());
+    let mut alone = |volume: &mut Volume<&dyn DeviceMut>| {
+        volume.trust();
+        Ok(())
+    };
     let progress = Progress::default();
     let done = repair(
         device,
