@@ -5,27 +5,6 @@
 
 use cowfs_tests::grid::{self, Harm, Report};
 use cowfs_tests::{Guest, Kernel, need, oracle};
-
-/// Rows of which not every cell is clean yet.
-const LEFT: &[&str] = &[
-    "inode group",
-    "inode: extent_alloc",
-    "inode: global_bitmap",
-    "inode: global_inode_alloc",
-    "inode: inode_alloc",
-    "inode: local quota file",
-    "local quota changes",
-    "local quota header",
-    "inode: quota file",
-    "inode: system directory",
-    "inode: truncate_log",
-    "quota entries",
-    "quota header",
-    "quota tree",
-    "superblock",
-    "system directory block",
-];
-
 fn quiet(_: &Report) {}
 
 /// What must hold of any cell.
@@ -54,9 +33,6 @@ fn a_damaged_block_costs_what_was_in_it() {
             for report in grid::run(&these, 2, judge, false, &quiet) {
                 ends(&report, &mut bad);
                 let ours = &report.ours;
-                if LEFT.contains(&report.cell.kind()) {
-                    continue;
-                }
                 if !ours.is_clean() || !ours.keeps() {
                     let (wrong, losses) = (&ours.wrong, &ours.losses);
                     bad.push(format!("{}: {wrong:?} {losses:?}", report.cell.name()));
@@ -74,11 +50,7 @@ fn a_damaged_block_costs_what_was_in_it() {
 fn the_driver_takes_what_was_repaired() {
     need!(Guest::new(Kernel::V6_12));
     let subject = grid::golden("b4k-c4k-max").unwrap();
-    let all = grid::cells(subject, 1, &[Harm::Zeroed, Harm::Garbage, Harm::Stale]);
-    let cells: Vec<_> = all
-        .into_iter()
-        .filter(|cell| !LEFT.contains(&cell.kind()))
-        .collect();
+    let cells = grid::cells(subject, 1, &[Harm::Zeroed, Harm::Garbage, Harm::Stale]);
     // One machine's disks, spread over all kinds.
     let step = cells.len().div_ceil(grid::DISKS);
     let cells: Vec<_> = cells.into_iter().step_by(step).collect();
@@ -112,8 +84,7 @@ fn a_repair_that_is_stopped_is_finished_by_the_next_run() {
     need!(oracle::tools());
     let subject = grid::golden("b1k-c4k-default").unwrap();
     let harms = [Harm::Zeroed, Harm::Garbage, Harm::Burst];
-    let mut cells = grid::cells(subject, 1, &harms);
-    cells.retain(|cell| !LEFT.contains(&cell.kind()));
+    let cells = grid::cells(subject, 1, &harms);
     let (mut repairs, mut ways) = (0, 0);
     for cell in cells {
         let tried = grid::stops(&cell, 4, 3).unwrap();

@@ -96,6 +96,11 @@ problems! {
         "{found} chains are in use, but there is room for {count}"
         => Groups "the groups are looked for on the volume and linked anew";
 
+    /// Records of chains that are not in use must be zero: the driver adds the bits of the first group of a new chain to what stands there, and links the group to the block that it names.
+    ChainUnused { chain: u64 } = "X_CHAIN_UNUSED" Error preen
+        "record of chain {chain}, which is not in use, is not zero"
+        => Groups "the record is cleared; when it leads to a group of the allocator, the groups are linked anew";
+
     /// A chain that is in use has no group. Chains in use must come first in the list, and each must have one.
     ChainEmpty { chain: u64 } = "CHAIN_EMPTY" Error preen
         "chain {chain} is in use but has no group"
@@ -280,6 +285,11 @@ problems! {
     TruncateStart { record: u64, start: u32 } = "TRUNCATE_REC_START_RANGE" Error preen
         "record {record} of the truncate log begins at cluster {start}, beyond the end of the volume"
         => Space "the record is dropped; what it had for nothing is freed";
+
+    /// A record of a truncate log names clusters that are free, as an old copy of the log does: a driver that replays it takes the volume for damaged.
+    TruncateFree { first: u32, count: u32 } = "X_TRUNCATE_REC_FREE" Error preen
+        "truncate log would free clusters {first} + {count}, which are free already"
+        => Space "the records that name them are dropped; what they held back besides is found as such and freed";
 
     /// A record of a truncate log has so many clusters that their numbers overflow.
     TruncateWrap { record: u64, start: u32, count: u32 } = "TRUNCATE_REC_WRAP" Error preen

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use cowfs_format::block::Checked;
 use cowfs_format::layout::{
-    DISCONTIG_BITMAP_BYTES, Dinode, GROUP_BITMAP, GROUP_LIST, GroupDesc, Incompat,
+    ChainList, ChainRec, DISCONTIG_BITMAP_BYTES, Dinode, GROUP_BITMAP, GROUP_LIST, GroupDesc,
+    Incompat,
 };
 use cowfs_format::read::chain::{ChainsView, count_ones};
 use cowfs_format::read::extent::ListView;
@@ -64,6 +65,16 @@ pub(crate) fn list(out: &mut Out, inode: &Checked<'_, Dinode>, want_bpc: u16) ->
     if bpc != want_bpc {
         let (found, expected) = (bpc, want_bpc);
         out.find(at, AllocProblem::ChainBpc { found, expected });
+    }
+    let unused = inode
+        .body()
+        .get(size_of::<ChainList>()..)
+        .unwrap_or_default();
+    let unused = unused.chunks_exact(size_of::<ChainRec>()).take(room);
+    for (chain, rec) in (0u64..).zip(unused).skip(used.into()) {
+        if rec.iter().any(|byte| *byte != 0) {
+            out.find(at, AllocProblem::ChainUnused { chain });
+        }
     }
     let mut chains = Vec::new();
     for (index, rec) in (0u64..).zip(view.recs) {

@@ -223,6 +223,14 @@ fn truncate_log(cx: &Cx<'_>, out: &mut Out, inode: &Checked<'_, Dinode>, held: &
         } else {
             let ClusterNo(end) = ClusterNo(start).plus(count);
             in_use(cx, out, at, start, end);
+            let mut free = Joiner::default();
+            let mut tell = |first, count| {
+                out.find(at, AllocProblem::TruncateFree { first, count });
+            };
+            for (base, word) in free_words(cx.view, start, count) {
+                free.add(base, word, &mut tell);
+            }
+            free.finish(&mut tell);
             held.push((start, end));
         }
     }

@@ -3,8 +3,8 @@
 use cowfs_format::block::{MetaBlock, check_offset_of};
 use cowfs_format::error::{Error, Result};
 use cowfs_format::layout::{
-    ChainList, DINODE_HEAD, Dinode, DxRoot, ExtentBlock, FileType, GROUP_BITMAP, GROUP_LIST,
-    GroupDesc, InodeFlags, RefcountBlock, XattrBlock,
+    ChainList, ChainRec, DINODE_HEAD, Dinode, DxRoot, ExtentBlock, FileType, GROUP_BITMAP,
+    GROUP_LIST, GroupDesc, InodeFlags, RefcountBlock, XattrBlock,
 };
 use cowfs_format::read::inode;
 use cowfs_format::units::{BlockNo, ClusterNo, low16, low32};
@@ -105,20 +105,40 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
             inode.id1_low = low32(expected_used).into();
             inode.id1_high = low32(expected_total).into();
         }),
+        P::ChainUnused { chain } => {
+            let (allocator, rec) = (owner()?, chain_rec(chain));
+            let head = {
+                let block = stage.view().raw(allocator)?;
+                let rec = block
+                    .get(rec.clone())
+                    .and_then(|rec| ChainRec::ref_from_bytes(rec).ok());
+                rec.map_or(0, |rec| rec.c_blkno.get())
+            };
+            if group::hangs_in(stage, BlockNo(head), allocator) {
+                // It is the number of chains that is wrong.
+                return group::rebuild(stage, allocator);
+            }
+            stage.edit_bytes::<Dinode>(allocator, |bytes| {
+                let rec = bytes
+                    .get_mut(rec)
+                    .ok_or_else(|| cannot("there is no such chain"))?;
+                rec.fill(0);
+                Ok(())
+            })
+        }
         P::ChainBits {
             chain,
             expected_free,
             expected_total,
             ..
         } => {
-            let at = usize::try_from(chain).unwrap_or(usize::MAX);
-            let at = at.saturating_mul(16).saturating_add(DINODE_HEAD + 16);
+            let rec = chain_rec(chain);
             stage.edit_bytes::<Dinode>(owner()?, |bytes| {
                 let rec = bytes
-                    .get_mut(at..at.saturating_add(8))
+                    .get_mut(rec)
                     .ok_or_else(|| cannot("there is no such chain"))?;
                 rec[..4].copy_from_slice(&low32(expected_free).to_le_bytes());
-                rec[4..].copy_from_slice(&low32(expected_total).to_le_bytes());
+                rec[4..8].copy_from_slice(&low32(expected_total).to_le_bytes());
                 Ok(())
             })
         }
@@ -154,6 +174,13 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
         P::SuballocFields { .. } => origin(stage, block()?),
         _ => slots::repair(stage, at, problem),
     }
+}
+
+/// Where the record of a chain lies in the inode of an allocator.
+fn chain_rec(chain: u64) -> std::ops::Range<usize> {
+    let at = usize::try_from(chain).unwrap_or(usize::MAX);
+    let at = at.saturating_mul(16).saturating_add(DINODE_HEAD + 16);
+    at..at.saturating_add(16)
 }
 
 fn chains(

@@ -138,8 +138,13 @@ fn bits_of(stage: &Stage<'_, '_>, plan: &Plan, index: u32) -> u32 {
 
 /// Whether a block is a sound descriptor of the allocator.
 fn is_group(stage: &Stage<'_, '_>, plan: &Plan, blkno: BlockNo) -> bool {
+    hangs_in(stage, blkno, plan.inode)
+}
+
+/// Whether a block is a sound descriptor that names that allocator.
+pub(super) fn hangs_in(stage: &Stage<'_, '_>, blkno: BlockNo, allocator: BlockNo) -> bool {
     let (desc, faults) = stage.view().inspect::<GroupDesc>(blkno);
-    desc.is_some_and(|desc| faults.is_empty() && desc.bg_parent_dinode.get() == plan.inode.0)
+    desc.is_some_and(|desc| faults.is_empty() && desc.bg_parent_dinode.get() == allocator.0)
 }
 
 /// The groups of an allocator of blocks, in the order of their places.

@@ -54,17 +54,19 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
                 *rec = TruncateRec::new_zeroed();
             }
         }),
-        P::TruncateUsed { first, count } => log(stage, inode, |head, recs| {
-            let used = usize::from(head.tl_used.get()).min(recs.len());
-            for rec in &mut recs[..used] {
-                let (start, clusters) = (rec.t_start.get(), rec.t_clusters.get());
-                let meets =
-                    start < first.saturating_add(count) && first < start.saturating_add(clusters);
-                if meets {
-                    *rec = TruncateRec::new_zeroed();
+        P::TruncateUsed { first, count } | P::TruncateFree { first, count } => {
+            log(stage, inode, |head, recs| {
+                let used = usize::from(head.tl_used.get()).min(recs.len());
+                for rec in &mut recs[..used] {
+                    let (start, clusters) = (rec.t_start.get(), rec.t_clusters.get());
+                    let meets = start < first.saturating_add(count)
+                        && first < start.saturating_add(clusters);
+                    if meets {
+                        *rec = TruncateRec::new_zeroed();
+                    }
                 }
-            }
-        }),
+            })
+        }
         _ => Err(cannot("this version has no repair for it")),
     }
 }

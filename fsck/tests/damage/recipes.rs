@@ -261,6 +261,12 @@ crate::define! {
         chains(p, InodeAlloc(S0), "cl_next_free_rec", 9999);
     };
     CHAIN_EMPTY ChainEmpty "b4k-c4k-max": |p| chain(p, InodeAlloc(S0), "c_blkno", 0);
+    X_CHAIN_UNUSED ChainUnused "b4k-c4k-max": |p| {
+        let inode = p.system(InodeAlloc(S0));
+        let used = p.get(inode, 0xC0, ChainList::FIELDS, "cl_next_free_rec");
+        let rec = 0xD0 + 16 * usize::try_from(used).unwrap();
+        p.set(inode, rec, ChainRec::FIELDS, "c_blkno", 5);
+    };
     CHAIN_I_CLUSTERS ChainIClusters "b4k-c4k-max": |p| {
         let inode = p.system(InodeAlloc(S0));
         p.set_inode(inode, "i_clusters", 3);
@@ -395,6 +401,11 @@ crate::define! {
     TRUNCATE_REC_RANGE TruncateRange "b4k-c4k-max": |p| truncate(p, 100, 1 << 30);
     X_TRUNCATE_REC_USED TruncateUsed "b4k-c4k-max": |p| {
         let cluster = used_cluster(p);
+        truncate(p, cluster, 1);
+    };
+    X_TRUNCATE_REC_FREE TruncateFree "b4k-c4k-max": |p| {
+        let group = p.group(GlobalBitmap);
+        let cluster = p.bit_that_is(group, false) as u64;
         truncate(p, cluster, 1);
     };
 }

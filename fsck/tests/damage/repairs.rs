@@ -503,7 +503,13 @@ fn a_lost_chain_costs_nothing() {
     let inode = patch.system(SystemFile::InodeAlloc(Slot(0)));
     patch.set(inode, 0xC0, ChainList::FIELDS, "cl_next_free_rec", 0);
     let careful = device(&patch);
-    let codes = ["CHAIN_GROUP_BITS", "CHAIN_BITS", "CHAIN_I_CLUSTERS"];
+    let codes = [
+        "CHAIN_GROUP_BITS",
+        "CHAIN_BITS",
+        "CHAIN_I_CLUSTERS",
+        "X_CHAIN_UNUSED",
+        "X_GROUP_UNLINKED",
+    ];
     let decider = Decider::new(Mode::Yes, codes.map(|code| (code, Answer::No)));
     let report = decided(&careful, decider, None).unwrap().report("volume");
     assert!(report.exit & 4 != 0, "{}", report.exit);
