@@ -58,8 +58,13 @@ pub(crate) fn clusters(
     for (first, count) in free_runs {
         out.find(at, AllocProblem::ClusterFree { first, count });
     }
+    // A bitmap in which most is marked for nothing is garbled, or was just made: that tells of no group.
+    let leaks: u32 = leaked_runs.iter().map(|(_, count)| count).sum();
+    let few = leaks <= bits / 2;
     for (first, count) in leaked_runs {
-        unlinked(cx, &mut out, first, count);
+        if few {
+            unlinked(cx, &mut out, first, count);
+        }
         out.find(at, AllocProblem::ClusterLeak { first, count });
     }
     out

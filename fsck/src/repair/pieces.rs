@@ -2,7 +2,7 @@
 //! where the next one begins. Where a piece is, its blocks say: each names its group and its bit. That
 //! tells also where a group lay whose descriptor is lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use cowfs_format::block::MetaBlock;
 use cowfs_format::error::Result;
@@ -43,7 +43,7 @@ pub(super) fn remake(stage: &mut Stage<'_, '_>, allocator: BlockNo, group: Block
         } else if nth > 0 && !inside {
             let bits = u64::from(cpos) * bpc..u64::from(cpos + count) * bpc;
             let found = adopt::run(stage, count, |stage, blkno| {
-                let bit = bit_of(stage, blkno, group)?;
+                let (_, bit) = origin(stage, blkno).filter(|(from, _)| *from == group)?;
                 let back = bit
                     .checked_sub(bits.start)
                     .filter(|_| bits.contains(&bit))?;
@@ -89,6 +89,10 @@ pub(super) fn clusters(
         return in_one();
     }
     let bpc = geo.blocks_per_cluster();
+    let idle_blocks = stage.idle_blocks.get_or_init(|| idle_blocks(stage));
+    let Some(known) = idle_blocks.get(&group) else {
+        return in_one();
+    };
     let mut idle: BTreeSet<ClusterNo> = adopt::idle(stage).into_iter().collect();
     let mut places: Vec<Option<ClusterNo>> = vec![None; count as usize];
     let mut put = |nth: usize, cluster: ClusterNo, idle: &mut BTreeSet<ClusterNo>| {
@@ -102,15 +106,10 @@ pub(super) fn clusters(
         }
     };
     put(0, first, &mut idle);
-    for cluster in idle.clone() {
-        for nth in 0..bpc {
-            let blkno = geo.first_block(cluster).plus(nth);
-            if let Some(bit) = bit_of(stage, blkno, group)
-                && bit % bpc == nth
-                && put(index(bit / bpc), cluster, &mut idle)
-            {
-                break;
-            }
+    for &(bit, blkno) in known {
+        let cluster = geo.cluster_of(blkno);
+        if geo.first_block(cluster).plus(bit % bpc) == blkno {
+            put(index(bit / bpc), cluster, &mut idle);
         }
     }
     // Behind what is known, before it, and anywhere: where no block is in use, it does not matter.
@@ -137,6 +136,22 @@ pub(super) fn clusters(
     let found: Option<Vec<ClusterNo>> = places.into_iter().collect();
     // What uses a part of it is told by the next round.
     found.map_or_else(in_one, Ok)
+}
+
+/// The blocks in clusters that nothing uses which say that they came from a group: by group, with their
+/// bits. (Looked up once a round: a garbled list of chains asks for hundreds of groups.)
+fn idle_blocks(stage: &Stage<'_, '_>) -> HashMap<BlockNo, Vec<(u64, BlockNo)>> {
+    let geo = stage.geo();
+    let mut found: HashMap<BlockNo, Vec<(u64, BlockNo)>> = HashMap::new();
+    for cluster in adopt::idle(stage) {
+        for nth in 0..geo.blocks_per_cluster() {
+            let blkno = geo.first_block(cluster).plus(nth);
+            if let Some((group, bit)) = origin(stage, blkno) {
+                found.entry(group).or_default().push((bit, blkno));
+            }
+        }
+    }
+    found
 }
 
 /// The list of extents that clusters make up, for a descriptor; nothing when they are one run.
@@ -210,8 +225,8 @@ fn listed(stage: &Stage<'_, '_>, group: BlockNo, clusters: u32) -> Result<Vec<Pi
     Err(cannot("how long its pieces are cannot be known"))
 }
 
-/// The bit of a group that a block says that it is.
-fn bit_of(stage: &Stage<'_, '_>, blkno: BlockNo, group: BlockNo) -> Option<u64> {
+/// The group that a block says that it came from, and its bit there.
+fn origin(stage: &Stage<'_, '_>, blkno: BlockNo) -> Option<(BlockNo, u64)> {
     let block = stage.view().raw(blkno).ok()?;
     let generation = stage.view().info().fs_generation.0;
     let mut signature = [0; 8];
@@ -219,10 +234,8 @@ fn bit_of(stage: &Stage<'_, '_>, blkno: BlockNo, group: BlockNo) -> Option<u64> 
     macro_rules! said {
         ($type:ty, $bit:ident, $loc:ident) => {{
             let (head, _) = <$type>::ref_from_prefix(&block).ok()?;
-            let own = head.own_blkno() == blkno.0
-                && head.generation() == generation
-                && head.$loc.get() == group.0;
-            own.then(|| head.$bit.get().into())
+            let own = head.own_blkno() == blkno.0 && head.generation() == generation;
+            own.then(|| (BlockNo(head.$loc.get()), head.$bit.get().into()))
         }};
     }
     match signature {

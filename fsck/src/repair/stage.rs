@@ -1,7 +1,8 @@
 //! The staged volume: where repairs edit blocks. Nothing of it reaches the device before the whole
 //! was proven.
 
-use std::collections::{BTreeMap, HashSet};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cowfs_format::block::{MetaBlock, View};
 use cowfs_format::device::{DeviceMut, OverlayDevice};
@@ -42,6 +43,8 @@ pub(super) struct Stage<'s, 'd> {
     pub(super) adopted: HashSet<ClusterNo>,
     /// Directories that clusters which nothing uses say they are of.
     pub(super) idle_directories: Option<HashSet<BlockNo>>,
+    /// Blocks in clusters that nothing uses, by the group that they say they came from, with their bits.
+    pub(super) idle_blocks: OnceCell<HashMap<BlockNo, Vec<(u64, BlockNo)>>>,
     /// Inodes of system files that got their names again in this round.
     pub(super) named: HashSet<BlockNo>,
 }
@@ -63,6 +66,7 @@ impl<'s, 'd> Stage<'s, 'd> {
             dropped: BTreeMap::new(),
             adopted: HashSet::new(),
             idle_directories: None,
+            idle_blocks: OnceCell::new(),
             named: HashSet::new(),
         }
     }
