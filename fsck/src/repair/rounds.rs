@@ -110,16 +110,15 @@ impl<'d> Staging<'d> {
                 continue;
             }
             let system_dir = volume.info().system_dir;
-            let mut plan = if checked.stopped || round == MOST_ROUNDS {
-                Vec::new()
-            } else {
-                self.plan(&checked, system_dir, decider)
-            };
-            if plan.is_empty() && !self.failed.is_empty() && self.retries > 0 && !checked.stopped {
-                self.retries -= 1;
-                let again = std::mem::take(&mut self.failed);
-                self.tried.retain(|name| !again.contains(name));
+            let mut plan = Vec::new();
+            if !checked.stopped && round < MOST_ROUNDS {
                 plan = self.plan(&checked, system_dir, decider);
+                if plan.is_empty() && !self.failed.is_empty() && self.retries > 0 {
+                    self.retries -= 1;
+                    let again = std::mem::take(&mut self.failed);
+                    self.tried.retain(|name| !again.contains(name));
+                    plan = self.plan(&checked, system_dir, decider);
+                }
             }
             let mut stage =
                 Stage::new(&mut volume, &checked.evidence, self.now, self.reset_journal);
