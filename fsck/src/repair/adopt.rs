@@ -72,10 +72,9 @@ fn first_group(stage: &Stage<'_, '_>) -> Vec<ClusterNo> {
 
 /// Whether nothing uses a cluster that begins with the two own names of a directory. (Looked up once a
 /// round: as many directories as there are inodes in a group may ask.)
-pub(super) fn has_directory(stage: &mut Stage<'_, '_>, directory: BlockNo) -> bool {
-    if stage.idle_directories.is_none() {
-        let geo = stage.geo();
-        let view = stage.view();
+pub(super) fn has_directory(stage: &Stage<'_, '_>, directory: BlockNo) -> bool {
+    let own = stage.idle_directories.get_or_init(|| {
+        let (geo, view) = (stage.geo(), stage.view());
         let own = idle(stage).into_iter().filter_map(|cluster| {
             let block = view.raw(geo.first_block(cluster)).ok()?;
             let mut names = entries(&block).map_while(std::result::Result::ok);
@@ -83,10 +82,9 @@ pub(super) fn has_directory(stage: &mut Stage<'_, '_>, directory: BlockNo) -> bo
             names.next().filter(|entry| entry.name == b"..")?;
             Some(dot)
         });
-        stage.idle_directories = Some(own.collect());
-    }
-    let found = stage.idle_directories.as_ref();
-    found.is_some_and(|found| found.contains(&directory))
+        own.collect()
+    });
+    own.contains(&directory)
 }
 
 /// What a block looks like to somebody who looks for the blocks of a directory.

@@ -150,10 +150,7 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
         P::DiscontigNextFree { .. } => group::pieces(stage, owner()?, block()?),
         P::InodeBitUnused { bit, .. } => inode_bit(stage, block()?, bit, false),
         P::InodeBitFree { bit } => inode_bit(stage, block()?, bit, true),
-        P::MetaBitFree { bit, .. } => {
-            let (allocator, group) = group_of(stage, block()?)?;
-            stage.set_bits(allocator, group, bit..bit + 1, true)
-        }
+        P::MetaBitFree { .. } => mark(stage, block()?, true),
         P::MetaShared { .. } => meta::shared(stage, block()?),
         P::MetaForeign { .. } => meta::anew(stage, owner()?, block()?),
         P::MetaLeak { first, count } => stage.set_bits(
@@ -226,10 +223,22 @@ fn tail(stage: &Stage<'_, '_>, group: BlockNo) -> Result<()> {
 }
 
 /// The allocator and the group that a block came from.
-pub(super) fn group_of(stage: &Stage<'_, '_>, blkno: BlockNo) -> Result<(BlockNo, BlockNo)> {
+fn group_of(stage: &Stage<'_, '_>, blkno: BlockNo) -> Result<(BlockNo, BlockNo)> {
     let found = stage.evidence.groups.locate(blkno);
     let (group, _) = found.ok_or_else(|| cannot("it lies in no group"))?;
     Ok((group.allocator, group.blkno))
+}
+
+/// Marks a block in the group that it came from as used or as free.
+pub(super) fn mark(stage: &Stage<'_, '_>, blkno: BlockNo, used: bool) -> Result<()> {
+    let found = stage.evidence.groups.locate(blkno);
+    let (group, bit) = found.ok_or_else(|| cannot("it lies in no group"))?;
+    stage.set_bits(
+        group.allocator,
+        group.blkno,
+        bit..bit.saturating_add(1),
+        used,
+    )
 }
 
 /// Whether a block that should hold an inode holds none, not even one that was deleted.

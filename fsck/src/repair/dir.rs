@@ -11,7 +11,7 @@ use cowfs_format::layout::{
 };
 use cowfs_format::read::dir::{self, Entry, entries, has_trailer};
 use cowfs_format::read::{extent, inode};
-use cowfs_format::units::{BlockNo, low16, low32};
+use cowfs_format::units::{BlockNo, low16};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::stage::{Stage, cannot};
@@ -489,9 +489,8 @@ fn root(stage: &mut Stage<'_, '_>, root: BlockNo) -> Result<()> {
     let is_dir = inode.is_some_and(|inode| inode.file_type() == Some(FileType::Directory));
     if !is_dir || !faults.is_empty() {
         system::remake(stage, root)?;
-        if let Ok((allocator, group)) = alloc::group_of(stage, root) {
-            let bit = low32(root.since(group));
-            stage.set_bits(allocator, group, bit..bit + 1, true)?;
+        if stage.evidence.groups.locate(root).is_some() {
+            alloc::mark(stage, root, true)?;
         }
         return Ok(());
     }

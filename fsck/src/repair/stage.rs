@@ -42,7 +42,7 @@ pub(super) struct Stage<'s, 'd> {
     /// Clusters that nothing used and that a repair of this round gave to somebody.
     pub(super) adopted: HashSet<ClusterNo>,
     /// Directories that clusters which nothing uses say they are of.
-    pub(super) idle_directories: Option<HashSet<BlockNo>>,
+    pub(super) idle_directories: OnceCell<HashSet<BlockNo>>,
     /// Blocks in clusters that nothing uses, by the group that they say they came from, with their bits.
     pub(super) idle_blocks: OnceCell<HashMap<BlockNo, Vec<(u64, BlockNo)>>>,
     /// Inodes of system files that got their names again in this round.
@@ -65,7 +65,7 @@ impl<'s, 'd> Stage<'s, 'd> {
             done,
             dropped: BTreeMap::new(),
             adopted: HashSet::new(),
-            idle_directories: None,
+            idle_directories: OnceCell::new(),
             idle_blocks: OnceCell::new(),
             named: HashSet::new(),
         }

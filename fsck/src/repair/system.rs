@@ -11,7 +11,7 @@ use cowfs_format::layout::{
     TruncateLog, TruncateRec,
 };
 use cowfs_format::read::{dir, inode};
-use cowfs_format::units::{BlockNo, low16, low32};
+use cowfs_format::units::{BlockNo, low16};
 use cowfs_format::volume::system::SystemFile;
 use zerocopy::{FromBytes, FromZeros};
 
@@ -36,9 +36,7 @@ pub(super) fn remake(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
         Some(file) => make(stage, file, blkno),
         None => {
             names::forget(stage, blkno)?;
-            let (allocator, group) = alloc::group_of(stage, blkno)?;
-            let bit = low32(blkno.since(group));
-            stage.set_bits(allocator, group, bit..bit + 1, false)
+            alloc::mark(stage, blkno, false)
         }
     }
 }
