@@ -337,7 +337,9 @@ impl<'v> Scan<'_, 'v> {
             self.result.children.push((entry.inode, self.inode.blkno()));
         }
         match self.orphan_slot {
-            None => self.count(entry.inode),
+            None => {
+                fact.names.fetch_add(1, Ordering::Relaxed);
+            }
             // The name leads to a file that is in use and only lends its end to a direct write.
             Some(_) if entry.name.starts_with(b"dio-") => {}
             Some(slot) => {

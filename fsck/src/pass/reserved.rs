@@ -1,5 +1,8 @@
 //! Bytes that the format keeps for later: they are zero until something newer gives them a meaning.
 
+use std::ops::Range;
+use std::sync::LazyLock;
+
 use cowfs_format::layout::{
     ChainList, DINODE_HEAD, DIR_TRAILER, DIR_TRAILER_SIGNATURE, DX_INLINE, DX_LEAF_LIST,
     DX_ROOT_BODY, Dinode, DirBlockTrailer, DxEntryList, DxLeaf, DxRoot, DynFeatures,
@@ -13,33 +16,58 @@ use zerocopy::FromBytes;
 use crate::catalogue::{At, VolumeProblem};
 use crate::facts::Out;
 
-/// A structure of a block: where it begins, and its fields.
-type Part = (usize, &'static [Field]);
+/// A reserved field: where it begins in its structure, its length, and its name.
+type Gap = (usize, usize, &'static str);
+
+/// A structure of a block: where it begins, and its reserved fields.
+type Part = (usize, &'static [Gap]);
+
+/// The reserved fields of a structure, listed once: every block of metadata is held against them.
+macro_rules! gaps {
+    ($structure:ty) => {{
+        static GAPS: LazyLock<Vec<Gap>> = LazyLock::new(|| {
+            let mut gaps = Vec::new();
+            list(<$structure>::FIELDS, 0, &mut gaps);
+            gaps
+        });
+        GAPS.as_slice()
+    }};
+}
+
+fn list(fields: &[Field], at: usize, gaps: &mut Vec<Gap>) {
+    for field in fields {
+        match field.kind {
+            Kind::Reserved => gaps.push((at + field.offset, field.len, field.name)),
+            Kind::Nested(inner) => list(inner, at + field.offset, gaps),
+            _ => {}
+        }
+    }
+}
 
 /// The structures that stand in a block by its signature or trailer, but not their records.
 fn parts(bytes: &[u8]) -> [Option<Part>; 3] {
-    let part = |offset, fields| Some((offset, fields));
+    let part = |offset, gaps| Some((offset, gaps));
     match bytes.get(..8).unwrap_or_default() {
-        b"INODE01\0" => [part(0, Dinode::FIELDS), body(bytes), None],
+        b"INODE01\0" => [part(0, gaps!(Dinode)), body(bytes), None],
         b"EXBLK01\0" => [
-            part(0, ExtentBlock::FIELDS),
-            part(EXTENT_BLOCK_LIST, ExtentList::FIELDS),
+            part(0, gaps!(ExtentBlock)),
+            part(EXTENT_BLOCK_LIST, gaps!(ExtentList)),
             None,
         ],
-        b"GROUP01\0" => [part(0, GroupDesc::FIELDS), None, None],
+        b"GROUP01\0" => [part(0, gaps!(GroupDesc)), None, None],
         b"DXDIR01\0" => {
             let inline = DxRoot::ref_from_prefix(bytes)
                 .is_ok_and(|(root, _)| root.dr_flags & DX_INLINE != 0);
             let list = if inline {
-                DxEntryList::FIELDS
+                gaps!(DxEntryList)
             } else {
-                ExtentList::FIELDS
+                gaps!(ExtentList)
             };
-            [part(0, DxRoot::FIELDS), part(DX_ROOT_BODY, list), None]
+            [part(0, gaps!(DxRoot)), part(DX_ROOT_BODY, list), None]
         }
         b"DXLEAF1\0" => [
-            part(0, DxLeaf::FIELDS),
-            part(DX_LEAF_LIST, DxEntryList::FIELDS),
+            part(0, gaps!(DxLeaf)),
+            part(DX_LEAF_LIST, gaps!(DxEntryList)),
             None,
         ],
         b"XATTR01\0" => {
@@ -47,28 +75,28 @@ fn parts(bytes: &[u8]) -> [Option<Part>; 3] {
                 .is_ok_and(|(block, _)| block.xb_flags.get() & XATTR_INDEXED != 0);
             let list = XATTR_BLOCK_BODY + size_of::<XattrTreeRoot>();
             [
-                part(0, XattrBlock::FIELDS),
-                part(XATTR_BLOCK_BODY, XattrTreeRoot::FIELDS).filter(|_| tree),
-                part(list, ExtentList::FIELDS).filter(|_| tree),
+                part(0, gaps!(XattrBlock)),
+                part(XATTR_BLOCK_BODY, gaps!(XattrTreeRoot)).filter(|_| tree),
+                part(list, gaps!(ExtentList)).filter(|_| tree),
             ]
         }
         b"REFCNT1\0" => {
             let tree = RefcountBlock::ref_from_prefix(bytes)
                 .is_ok_and(|(block, _)| block.rf_flags.get() & REFCOUNT_TREE != 0);
             let list = if tree {
-                ExtentList::FIELDS
+                gaps!(ExtentList)
             } else {
-                RefcountList::FIELDS
+                gaps!(RefcountList)
             };
             [
-                part(0, RefcountBlock::FIELDS),
+                part(0, gaps!(RefcountBlock)),
                 part(REFCOUNT_BODY, list),
                 None,
             ]
         }
         signature if *signature == SUPER_BLOCK_SIGNATURE => [
-            part(0, Dinode::FIELDS),
-            part(SUPER_BLOCK_BODY, SuperBlock::FIELDS),
+            part(0, gaps!(Dinode)),
+            part(SUPER_BLOCK_BODY, gaps!(SuperBlock)),
             None,
         ],
         _ => {
@@ -76,7 +104,7 @@ fn parts(bytes: &[u8]) -> [Option<Part>; 3] {
             let trailer = DirBlockTrailer::ref_from_bytes(bytes.get(end..).unwrap_or_default())
                 .is_ok_and(|trailer| trailer.db_signature == DIR_TRAILER_SIGNATURE);
             [
-                part(end, DirBlockTrailer::FIELDS).filter(|_| trailer),
+                part(end, gaps!(DirBlockTrailer)).filter(|_| trailer),
                 None,
                 None,
             ]
@@ -88,60 +116,48 @@ fn parts(bytes: &[u8]) -> [Option<Part>; 3] {
 fn body(bytes: &[u8]) -> Option<Part> {
     let (inode, _) = Dinode::ref_from_prefix(bytes).ok()?;
     let flags = inode.flags();
-    let fields = if flags.contains(InodeFlags::CHAIN) {
-        ChainList::FIELDS
+    let gaps = if flags.contains(InodeFlags::CHAIN) {
+        gaps!(ChainList)
     } else if flags.contains(InodeFlags::LOCAL_ALLOC) {
-        LocalAlloc::FIELDS
+        gaps!(LocalAlloc)
     } else if flags.contains(InodeFlags::DEALLOC) {
-        TruncateLog::FIELDS
+        gaps!(TruncateLog)
     } else if inode.dyn_features().contains(DynFeatures::INLINE_DATA) {
         // The driver leaves in the head of inline data what stood there before.
         return None;
     } else if inode.has_extents() {
-        ExtentList::FIELDS
+        gaps!(ExtentList)
     } else {
         return None;
     };
-    Some((DINODE_HEAD, fields))
+    Some((DINODE_HEAD, gaps))
 }
 
-/// The first reserved field of a structure that is not zero.
-fn first(fields: &[Field], structure: &[u8]) -> Option<&'static str> {
-    fields.iter().find_map(|field| match field.kind {
-        Kind::Reserved => {
-            let set = field.bytes(structure).iter().any(|byte| *byte != 0);
-            set.then_some(field.name)
-        }
-        Kind::Nested(inner) => first(inner, field.bytes(structure)),
-        _ => None,
-    })
+/// The bytes of a reserved field of a structure that begins at `at`.
+fn place(at: usize, &(offset, len, _): &Gap) -> Range<usize> {
+    at + offset..at + offset + len
 }
 
 /// Tells of a block with something in its reserved fields.
 pub(crate) fn check(out: &mut Out, at: At, bytes: &[u8]) {
-    let set = parts(bytes)
-        .into_iter()
-        .flatten()
-        .find_map(|(at, fields)| first(fields, bytes.get(at..).unwrap_or_default()));
-    if let Some(field) = set {
-        out.find(at, VolumeProblem::Reserved { field });
+    for (start, gaps) in parts(bytes).into_iter().flatten() {
+        let is_set = |gap: &&Gap| {
+            let field = bytes.get(place(start, gap)).unwrap_or_default();
+            field.iter().any(|byte| *byte != 0)
+        };
+        if let Some((_, _, field)) = gaps.iter().find(is_set) {
+            return out.find(at, VolumeProblem::Reserved { field });
+        }
     }
 }
 
 /// Clears the reserved fields of a block.
 pub(crate) fn clear(bytes: &mut [u8]) {
-    for (at, fields) in parts(bytes).into_iter().flatten() {
-        clear_in(fields, bytes.get_mut(at..).unwrap_or_default());
-    }
-}
-
-fn clear_in(fields: &[Field], structure: &mut [u8]) {
-    for field in fields {
-        let place = structure.get_mut(field.offset..field.offset + field.len);
-        match (field.kind, place) {
-            (Kind::Reserved, Some(place)) => place.fill(0),
-            (Kind::Nested(inner), Some(place)) => clear_in(inner, place),
-            _ => {}
+    for (start, gaps) in parts(bytes).into_iter().flatten() {
+        for gap in gaps {
+            if let Some(field) = bytes.get_mut(place(start, gap)) {
+                field.fill(0);
+            }
         }
     }
 }
