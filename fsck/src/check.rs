@@ -271,8 +271,8 @@ struct Run<'v, 's> {
 }
 
 impl Run<'_, '_> {
-    /// Runs one pass over its items, each of which looks at about `blocks` blocks; results are added
-    /// in the order of the items.
+    /// Runs one pass over its items, each of which looks at about `blocks` mapped blocks; results are
+    /// added in the order of the items.
     fn pass<I: Sync, T: Send>(
         &mut self,
         (number, blocks): (u64, u64),
@@ -307,7 +307,7 @@ impl Run<'_, '_> {
         let bitmap = self.bitmap_inode();
         let mut facts: Vec<GroupFact> = Vec::with_capacity(count as usize);
         self.pass(
-            (1, GROUPS_PER_ITEM.into()),
+            (1, 0),
             &starts,
             |cx, &start| {
                 let end = start.saturating_add(GROUPS_PER_ITEM).min(count);
@@ -443,7 +443,7 @@ impl Run<'_, '_> {
         let bitmap = self.bitmap_inode();
         let items: Vec<(u32, GroupFact)> = (0u32..).zip(facts.iter().copied()).collect();
         self.pass(
-            (5, 1),
+            (5, 0),
             &items,
             |cx, &(group, fact)| bitmap::clusters(cx, bitmap, group, fact, &held),
             Out::append,
@@ -464,7 +464,7 @@ impl Run<'_, '_> {
         let bitmap = self.bitmap_inode();
         let groups: Vec<u32> = (0..self.cx.view.geo().cluster_groups()).collect();
         self.pass(
-            (6, 1),
+            (6, 0),
             &groups,
             |cx, &group| cluster_groups::scan(cx, bitmap, group..group + 1).0.owners,
             |_, found| owners.extend(found),

@@ -71,6 +71,14 @@ pub trait BlockSource: Sync {
     /// The device fails.
     fn read_blocks(&self, first: BlockNo, count: usize) -> Result<BlockBuf<'_>>;
 
+    /// As [`BlockSource::read_blocks`], past any mapping: see [`View::scattered`].
+    ///
+    /// # Errors
+    /// The device fails.
+    fn copy_blocks(&self, first: BlockNo, count: usize) -> Result<BlockBuf<'_>> {
+        self.read_blocks(first, count)
+    }
+
     /// Says that a run of blocks will be read soon.
     fn prefetch_blocks(&self, first: BlockNo, count: u64) {
         let _ = (first, count);
@@ -88,6 +96,7 @@ pub struct View<'v> {
     source: &'v dyn BlockSource,
     info: &'v VolumeInfo,
     mends: bool,
+    scattered: bool,
 }
 
 impl std::fmt::Debug for View<'_> {
@@ -106,6 +115,7 @@ impl<'v> View<'v> {
             source,
             info,
             mends: false,
+            scattered: false,
         }
     }
 
@@ -116,6 +126,17 @@ impl<'v> View<'v> {
     pub const fn mending(self) -> Self {
         Self {
             mends: true,
+            ..self
+        }
+    }
+
+    /// The same sight for blocks that lie far from each other: they are copied. A mapping would take a
+    /// page of page tables for each of them, which costs more than the copy, and no [`View::release`]
+    /// gives those back.
+    #[must_use]
+    pub const fn scattered(self) -> Self {
+        Self {
+            scattered: true,
             ..self
         }
     }
@@ -146,7 +167,11 @@ impl<'v> View<'v> {
         if !self.info.geo.contains(first, count as u64) {
             return Err(FaultKind::OutOfVolume.at(first).into());
         }
-        self.source.read_blocks(first, count)
+        if self.scattered {
+            self.source.copy_blocks(first, count)
+        } else {
+            self.source.read_blocks(first, count)
+        }
     }
 
     /// Says that a run of blocks will be read soon; a hint.

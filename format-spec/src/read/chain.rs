@@ -182,7 +182,12 @@ impl Checked<'_, GroupDesc> {
 #[must_use]
 pub fn count_ones(bitmap: &[u8], bits: u32) -> u32 {
     let whole = bitmap.len().min(bits as usize / 8);
-    let full: u32 = bitmap[..whole].iter().map(|b| b.count_ones()).sum();
+    let (words, bytes) = bitmap[..whole].as_chunks();
+    let full = words
+        .iter()
+        .map(|word| u64::from_le_bytes(*word).count_ones());
+    let few = bytes.iter().map(|byte| byte.count_ones());
+    let full = full.sum::<u32>() + few.sum::<u32>();
     let rest = bits % 8;
     let tail = bitmap
         .get(whole)

@@ -390,7 +390,7 @@ fn flag_bits(flags: OFlags) -> i32 {
     i32::try_from(flags.bits()).unwrap_or(0)
 }
 
-/// A mapped file that keeps its lock.
+/// A mapped file that keeps its lock. What is read without looking into the map goes past it.
 #[derive(Debug)]
 struct LockedMap {
     map: MmapDevice,
@@ -403,7 +403,7 @@ impl Device for LockedMap {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {
-        self.map.read_at(offset, buf)
+        self.file.read_at(offset, buf)
     }
 
     fn read_fresh(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoError> {

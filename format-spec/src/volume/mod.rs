@@ -227,21 +227,24 @@ impl<D: Device> BlockSource for Volume<D> {
     fn read_blocks(&self, first: BlockNo, count: usize) -> Result<BlockBuf<'_>> {
         let bytes = self.info.geo.block_bytes();
         let offset = self.info.geo.byte_of(first);
-        let mut replaced = self
-            .pending
-            .range(first..first.plus(count as u64))
-            .peekable();
-        if replaced.peek().is_none() {
-            if let Some(mapped) = self.device.mapped(offset, count * bytes) {
-                return Ok(BlockBuf::Borrowed(mapped));
+        match self.pending.range(first..first.plus(count as u64)).next() {
+            Some((_, image)) if count == 1 => return Ok(BlockBuf::Borrowed(image)),
+            Some(_) => {}
+            None => {
+                if let Some(mapped) = self.device.mapped(offset, count * bytes) {
+                    return Ok(BlockBuf::Borrowed(mapped));
+                }
             }
-        } else if count == 1
-            && let Some((_, image)) = replaced.peek()
-        {
-            return Ok(BlockBuf::Borrowed(image));
         }
+        self.copy_blocks(first, count)
+    }
+
+    fn copy_blocks(&self, first: BlockNo, count: usize) -> Result<BlockBuf<'_>> {
+        let bytes = self.info.geo.block_bytes();
         let mut buf = vec![0; count * bytes].into_boxed_slice();
-        self.device.read_at(offset, &mut buf)?;
+        self.device
+            .read_at(self.info.geo.byte_of(first), &mut buf)?;
+        let replaced = self.pending.range(first..first.plus(count as u64));
         for (blkno, image) in replaced {
             let at = crate::units::index(blkno.since(first)) * bytes;
             buf[at..at + bytes].copy_from_slice(image);

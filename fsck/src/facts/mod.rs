@@ -202,7 +202,19 @@ impl<'v> Cx<'v> {
         blkno: BlockNo,
         kind: BlockKind,
     ) -> Option<Checked<'v, B>> {
-        let (block, faults) = self.view.inspect::<B>(blkno);
+        self.inspect_in(self.view, out, at, blkno, kind)
+    }
+
+    /// As [`Cx::inspect`], in a view of its own.
+    pub(crate) fn inspect_in<B: MetaBlock>(
+        &self,
+        view: View<'v>,
+        out: &mut Out,
+        at: At,
+        blkno: BlockNo,
+        kind: BlockKind,
+    ) -> Option<Checked<'v, B>> {
+        let (block, faults) = view.inspect::<B>(blkno);
         for fault in &faults {
             out.find(at, kind.problem(fault));
         }

@@ -28,7 +28,7 @@ pub(crate) fn clusters(
     if fact.empty && group > 0 && !cx.clusters.touched(group) {
         return out;
     }
-    let (Some(desc), _) = cx.view.inspect::<GroupDesc>(blkno) else {
+    let (Some(desc), _) = cx.view.scattered().inspect::<GroupDesc>(blkno) else {
         return out;
     };
     let bits = bits_of(cx, group);

@@ -54,7 +54,8 @@ pub(crate) fn scan(
             // Otherwise the claim on its own cluster goes without saying.
             cx.claim(&mut out, bitmap, true, cluster, 1);
         }
-        let desc = cx.inspect::<GroupDesc>(&mut out, at, blkno, BlockKind::Group);
+        let view = cx.view.scattered();
+        let desc = cx.inspect_in::<GroupDesc>(view, &mut out, at, blkno, BlockKind::Group);
         let Some(desc) = desc else {
             return GroupFact::default();
         };
