@@ -29,6 +29,8 @@ const IMAGE: usize = 64 << 20;
 const CLONES: (u64, u64) = (3, 400);
 /// Bytes of each write.
 const WRITE: usize = 6000;
+/// Inodes of the volume.
+const INODES: u64 = 220_400;
 /// What was promised of the memory beyond two bits a cluster and 32 bytes an inode.
 const MEMORY: u64 = 64 * MIB;
 
@@ -264,7 +266,11 @@ pub(crate) fn many(stage: &Stage, tree: &Tree, runs: usize) -> Result<Vec<Outcom
             let target = if cold { Target::Told } else { target };
             done.row(Figure::Time, Some(peer), target);
         }
-        done.row(Figure::Memory, None, Target::Absolute(promised(at)?));
+        done.row(
+            Figure::Memory,
+            None,
+            Target::Absolute(promised(at, INODES)?),
+        );
         for (peer, _) in time {
             done.row(Figure::Memory, Some(peer), Target::Told);
         }
@@ -276,10 +282,10 @@ pub(crate) fn many(stage: &Stage, tree: &Tree, runs: usize) -> Result<Vec<Outcom
 
 const FLOOR: &str = "reading the blocks";
 
-/// Bytes of memory that a check of a volume may take.
+/// Bytes of memory that a check of a volume of so many inodes may take.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn promised(image: &Path) -> Result<f64> {
+pub(crate) fn promised(image: &Path, inodes: u64) -> Result<f64> {
     let volume = Volume::open(open::read_only(image)?)?;
     let clusters = u64::from(volume.view().geo().clusters());
-    Ok((MEMORY + clusters / 4 + 32 * 220_400) as f64)
+    Ok((MEMORY + clusters / 4 + 32 * inodes) as f64)
 }

@@ -4,7 +4,8 @@
 //! bench [--runs N] [--dir DIR] [--json FILE] [TASK]...   measure; TASK is mkfs, put, clone, check,
 //!                                                        ncheck, icheck, du, manifest, out, fill,
 //!                                                        check-tree, fill-large, clone-large,
-//!                                                        clone-tree, dedupe, delete, sizes, seal
+//!                                                        clone-tree, dedupe, delete, sizes, seal,
+//!                                                        check-empty, check-scale, check-aged
 //! bench sum FILE                                         read a file once, for its checksum
 //! bench read FILE METADATA THREADS                       read what an image of the metadata holds
 //! bench floor FILE BLOCKS STRIDE                         write scattered blocks, and nothing else
@@ -17,6 +18,7 @@ mod checks;
 mod fill;
 mod measure;
 mod out;
+mod scale;
 mod seal;
 mod share;
 mod stage;
@@ -115,6 +117,12 @@ enum Task {
     Sizes,
     /// Seal 512 MiB, and verify them
     Seal,
+    /// Check an empty volume of 15 TiB
+    CheckEmpty,
+    /// Check volumes of 10,000, 100,000 and 1,000,000 inodes, with one thread and two
+    CheckScale,
+    /// Check 1,000 clones of one disk, each partly overwritten
+    CheckAged,
 }
 
 fn main() -> ExitCode {
@@ -224,12 +232,14 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
         outcomes.push(fill::large(stage, runs)?);
     }
     type Alone = fn(&Stage, usize) -> Result<Outcome>;
-    let alone: [(Task, &str, Alone); 5] = [
+    let alone: [(Task, &str, Alone); 7] = [
         (Task::CloneLarge, "clone-large", share::clone_large),
         (Task::CloneTree, "clone-tree", share::clone_tree),
         (Task::Dedupe, "dedupe", share::dedupe),
         (Task::Delete, "delete", share::delete),
         (Task::Sizes, "sizes", share::sizes),
+        (Task::CheckEmpty, "check-empty", scale::empty),
+        (Task::CheckAged, "check-aged", scale::aged),
     ];
     for (_, name, measure) in alone.iter().filter(|(task, _, _)| wanted(*task)) {
         eprintln!("{name}");
@@ -238,6 +248,10 @@ fn measure_all(cli: &Cli, stage: &Stage) -> Result<Vec<Outcome>> {
     if wanted(Task::Seal) {
         eprintln!("seal");
         outcomes.extend(seal::seal(stage, runs)?);
+    }
+    if wanted(Task::CheckScale) {
+        eprintln!("check-scale");
+        outcomes.extend(scale::inodes(stage, runs)?);
     }
     let walks = [
         Task::Ncheck,
