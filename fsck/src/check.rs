@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use cowfs_format::block::View;
 use cowfs_format::device::Device;
@@ -33,8 +32,6 @@ use crate::pass::{
 
 /// Cluster groups of one work item: enough to keep a thread busy for a while.
 const GROUPS_PER_ITEM: u32 = 64;
-/// Blocks that passes may look at before the memory that mapped ones take is given back.
-const RELEASE: u64 = 1 << 12;
 /// Findings in a report; a volume that has more is not helped by the rest.
 const MOST_FINDINGS: usize = 100_000;
 /// Inodes whose names are looked up for the report.
@@ -271,25 +268,19 @@ struct Run<'v, 's> {
 }
 
 impl Run<'_, '_> {
-    /// Runs one pass over its items, each of which looks at about `blocks` mapped blocks; results are
-    /// added in the order of the items.
+    /// Runs one pass over its items; results are added in the order of the items.
     fn pass<I: Sync, T: Send>(
         &mut self,
-        (number, blocks): (u64, u64),
+        number: u64,
         items: &[I],
         work: impl Fn(&Cx<'_>, &I) -> T + Sync,
         mut merge: impl FnMut(&mut Out, T),
     ) {
         let (cx, progress, out) = (&self.cx, self.progress, &mut self.out);
         progress.pass(number, items.len() as u64);
-        let looked_at = AtomicU64::new(0);
         let step = |item: &I| {
             let found = work(cx, item);
             progress.step(1);
-            if looked_at.fetch_add(blocks, Ordering::Relaxed) + blocks >= RELEASE {
-                looked_at.store(0, Ordering::Relaxed);
-                cx.view.release(BlockNo(0), cx.view.geo().blocks());
-            }
             found
         };
         self.scanner.run(items, step, |found| merge(out, found));
@@ -307,7 +298,7 @@ impl Run<'_, '_> {
         let bitmap = self.bitmap_inode();
         let mut facts: Vec<GroupFact> = Vec::with_capacity(count as usize);
         self.pass(
-            (1, 0),
+            1,
             &starts,
             |cx, &start| {
                 let end = start.saturating_add(GROUPS_PER_ITEM).min(count);
@@ -329,7 +320,7 @@ impl Run<'_, '_> {
         let allocators = self.system.allocators(self.cx.view);
         let mut groups = Vec::new();
         self.pass(
-            (1, 256),
+            1,
             &allocators,
             chains::suballocator,
             |out, (found, more)| {
@@ -350,7 +341,7 @@ impl Run<'_, '_> {
         let items: Vec<usize> = (0..self.cx.groups.all().len()).collect();
         let mut coalesced = 1 << 16;
         self.pass(
-            (2, 1024),
+            2,
             &items,
             |cx, &item| inode::scan_group(cx, &cx.groups.all()[item]),
             |out, found| {
@@ -382,7 +373,7 @@ impl Run<'_, '_> {
                 })
             })
             .collect();
-        self.pass((3, 256), &trees, refcount::scan, Out::append);
+        self.pass(3, &trees, refcount::scan, Out::append);
         drop(trees);
         self.evidence.attached = attached;
         self.evidence.shares = shares;
@@ -392,7 +383,7 @@ impl Run<'_, '_> {
         let dirs = std::mem::take(&mut self.out.dirs);
         let mut links = connect::Links::default();
         self.pass(
-            (4, 32),
+            4,
             &dirs,
             |cx, &dir| dir_pass::scan(cx, dir),
             |out, found| {
@@ -420,7 +411,7 @@ impl Run<'_, '_> {
     fn counts(&mut self) {
         let items: Vec<usize> = (0..self.cx.groups.all().len()).collect();
         let work = |cx: &Cx<'_>, &item: &usize| connect::counts(cx, &cx.groups.all()[item]);
-        self.pass((5, 0), &items, work, Out::append);
+        self.pass(5, &items, work, Out::append);
     }
 
     fn quota<D: Device>(&mut self, volume: &Volume<D>) {
@@ -439,11 +430,11 @@ impl Run<'_, '_> {
         let held = slots::scan(&self.cx, &self.system, &mut self.out);
         let items: Vec<usize> = (0..self.cx.groups.all().len()).collect();
         let work = |cx: &Cx<'_>, &item: &usize| bitmap::metadata(cx, &cx.groups.all()[item]);
-        self.pass((5, 1), &items, work, Out::append);
+        self.pass(5, &items, work, Out::append);
         let bitmap = self.bitmap_inode();
         let items: Vec<(u32, GroupFact)> = (0u32..).zip(facts.iter().copied()).collect();
         self.pass(
-            (5, 0),
+            5,
             &items,
             |cx, &(group, fact)| bitmap::clusters(cx, bitmap, group, fact, &held),
             Out::append,
@@ -464,18 +455,18 @@ impl Run<'_, '_> {
         let bitmap = self.bitmap_inode();
         let groups: Vec<u32> = (0..self.cx.view.geo().cluster_groups()).collect();
         self.pass(
-            (6, 0),
+            6,
             &groups,
             |cx, &group| cluster_groups::scan(cx, bitmap, group..group + 1).0.owners,
             |_, found| owners.extend(found),
         );
         let allocators = self.system.allocators(self.cx.view);
         let work = |cx: &Cx<'_>, item: &_| chains::suballocator(cx, item).0.owners;
-        self.pass((6, 256), &allocators, work, |_, found| owners.extend(found));
+        self.pass(6, &allocators, work, |_, found| owners.extend(found));
         let items: Vec<usize> = (0..self.cx.groups.all().len()).collect();
         let work =
             |cx: &Cx<'_>, &item: &usize| inode::scan_group(cx, &cx.groups.all()[item]).owners;
-        self.pass((6, 1024), &items, work, |_, found| owners.extend(found));
+        self.pass(6, &items, work, |_, found| owners.extend(found));
         for (_, count, owner, _) in &owners {
             *self.evidence.doubled.entry(*owner).or_default() += u64::from(*count);
         }

@@ -83,11 +83,6 @@ pub trait BlockSource: Sync {
     fn prefetch_blocks(&self, first: BlockNo, count: u64) {
         let _ = (first, count);
     }
-
-    /// Says that a run of blocks will not be needed soon.
-    fn release_blocks(&self, first: BlockNo, count: u64) {
-        let _ = (first, count);
-    }
 }
 
 /// A read-only sight of a volume.
@@ -131,8 +126,7 @@ impl<'v> View<'v> {
     }
 
     /// The same sight for blocks that lie far from each other: they are copied. A mapping would take a
-    /// page of page tables for each of them, which costs more than the copy, and no [`View::release`]
-    /// gives those back.
+    /// page of page tables for each of them, which costs more than the copy and stays.
     #[must_use]
     pub const fn scattered(self) -> Self {
         Self {
@@ -177,11 +171,6 @@ impl<'v> View<'v> {
     /// Says that a run of blocks will be read soon; a hint.
     pub fn prefetch(self, first: BlockNo, count: u64) {
         self.source.prefetch_blocks(first, count);
-    }
-
-    /// Says that a run of blocks will not be needed soon; a hint that keeps memory small.
-    pub fn release(self, first: BlockNo, count: u64) {
-        self.source.release_blocks(first, count);
     }
 
     /// The bytes of a block, whatever it is.

@@ -53,12 +53,6 @@ pub trait Device: Send + Sync + Debug {
     fn prefetch(&self, offset: u64, len: usize) {
         let _ = (offset, len);
     }
-
-    /// Says that what was read in a range will not be needed soon, so that a scan of a large device
-    /// does not fill the memory of the process. A hint, like [`Device::prefetch`].
-    fn release(&self, offset: u64, len: usize) {
-        let _ = (offset, len);
-    }
 }
 
 /// A device that can be written.
@@ -134,10 +128,6 @@ impl<D: Device + ?Sized> Device for &D {
     fn prefetch(&self, offset: u64, len: usize) {
         (**self).prefetch(offset, len);
     }
-
-    fn release(&self, offset: u64, len: usize) {
-        (**self).release(offset, len);
-    }
 }
 
 impl<D: DeviceMut + ?Sized> DeviceMut for &D {
@@ -191,10 +181,6 @@ impl<D: Device + ?Sized> Device for Box<D> {
 
     fn prefetch(&self, offset: u64, len: usize) {
         (**self).prefetch(offset, len);
-    }
-
-    fn release(&self, offset: u64, len: usize) {
-        (**self).release(offset, len);
     }
 }
 

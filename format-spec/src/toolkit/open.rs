@@ -417,10 +417,6 @@ impl Device for LockedMap {
     fn prefetch(&self, offset: u64, len: usize) {
         self.map.prefetch(offset, len);
     }
-
-    fn release(&self, offset: u64, len: usize) {
-        self.map.release(offset, len);
-    }
 }
 
 #[cfg(test)]

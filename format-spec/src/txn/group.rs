@@ -145,10 +145,6 @@ impl<D: Device> BlockSource for Group<D> {
     fn prefetch_blocks(&self, first: BlockNo, count: u64) {
         self.volume.prefetch_blocks(first, count);
     }
-
-    fn release_blocks(&self, first: BlockNo, count: u64) {
-        self.volume.release_blocks(first, count);
-    }
 }
 
 fn joined<'v, D: DeviceMut>(volume: &'v Volume<D>, info: &'v VolumeInfo, parts: Parts) -> Txn<'v> {

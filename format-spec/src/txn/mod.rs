@@ -206,10 +206,6 @@ impl BlockSource for Txn<'_> {
     fn prefetch_blocks(&self, first: BlockNo, count: u64) {
         self.base.prefetch_blocks(first, count);
     }
-
-    fn release_blocks(&self, first: BlockNo, count: u64) {
-        self.base.release_blocks(first, count);
-    }
 }
 
 /// Blocks as they are with what is staged over them.

@@ -83,7 +83,6 @@ pub fn for_each_inode<'v>(
             inode => visit(blkno, inode),
         }
     }
-    view.release(group.blkno, u64::from(desc.bg_bits.get()));
 }
 
 /// What `work` makes of each inode, in the order of the groups and blocks, and what could not be

@@ -257,12 +257,6 @@ impl<D: Device> BlockSource for Volume<D> {
         let bytes = crate::units::index(count.saturating_mul(geo.block_bytes() as u64));
         self.device.prefetch(geo.byte_of(first), bytes);
     }
-
-    fn release_blocks(&self, first: BlockNo, count: u64) {
-        let geo = &self.info.geo;
-        let bytes = crate::units::index(count.saturating_mul(geo.block_bytes() as u64));
-        self.device.release(geo.byte_of(first), bytes);
-    }
 }
 
 /// Which volume is on a device, when its superblock can be read.

@@ -29,8 +29,6 @@ const DIRECTORIES: usize = 64;
 const WAITING: usize = 1 << 16;
 /// Inodes that are read ahead when too much waits.
 const NARROW: usize = 64;
-/// Inodes after which the memory that mapped blocks take is given back.
-const RELEASE: usize = 1 << 14;
 
 /// A name on the walk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,8 +95,8 @@ pub fn walk<'v, T: Send>(
     look: impl Fn(&Node, &Inode<'v>) -> T + Sync,
     each: impl FnMut(Event<T>) -> ControlFlow<()>,
 ) {
-    let look = |node: &Node| look_at(view, node, |node, inode, _| (look(node, inode), None, 1));
-    tell(scanner, view, start, WINDOW, &look, each);
+    let look = |node: &Node| look_at(view, node, |node, inode, _| (look(node, inode), None));
+    tell(scanner, start, WINDOW, &look, each);
 }
 
 /// What a directory and the files in it come to.
@@ -143,7 +141,7 @@ pub fn fold<'v, S: Sum<'v>>(
         look_at(view, node, |node, inode, names: Option<&Names>| {
             let mut own = look(node, inode);
             let Some(names) = names else {
-                return (own, None, 1);
+                return (own, None);
             };
             let is_directory = |name: &Name| name.entry_type == FileType::Directory.dirent();
             let (mut directories, files): (Vec<Name>, Vec<Name>) =
@@ -157,16 +155,15 @@ pub fn fold<'v, S: Sum<'v>>(
                     directories.extend(more);
                 },
             );
-            (own, Some(directories), 1 + files.len())
+            (own, Some(directories))
         })
     };
-    tell(scanner, view, start, DIRECTORIES, &look, each);
+    tell(scanner, start, DIRECTORIES, &look, each);
 }
 
 /// Tells of everything from `start` on in order, reading some `window` names ahead.
 fn tell<T: Send>(
     scanner: &Scanner,
-    view: View<'_>,
     start: BlockNo,
     window: usize,
     look: &(impl Fn(&Node) -> Looked<T> + Sync),
@@ -180,16 +177,11 @@ fn tell<T: Send>(
         entry_type: 0,
         depth: 0,
     })];
-    let mut since = 0;
     while let Some(item) = stack.pop() {
         let event = match item {
             Item::Waits(node) => {
                 stack.push(Item::Waits(node));
-                since += read_ahead(scanner, window, look, &mut stack, &mut seen);
-                if since > RELEASE {
-                    since = 0;
-                    view.release(BlockNo(0), view.geo().blocks());
-                }
+                read_ahead(scanner, window, look, &mut stack, &mut seen);
                 if scanner.stopped() {
                     return;
                 }
@@ -224,8 +216,6 @@ struct Looked<T> {
     inside: Option<Names>,
     /// What of the names could not be read.
     faults: Vec<Error>,
-    /// Inodes that were read for it.
-    inodes: usize,
 }
 
 /// Names of a directory.
@@ -284,14 +274,14 @@ impl Names {
     }
 }
 
-/// Reads the inodes at the end of the stack and puts what they gave in their place; how many.
+/// Reads the inodes at the end of the stack and puts what they gave in their place.
 fn read_ahead<T: Send>(
     scanner: &Scanner,
     window: usize,
     look: &(impl Fn(&Node) -> Looked<T> + Sync),
     stack: &mut Vec<Item<T>>,
     seen: &mut HashSet<BlockNo>,
-) -> usize {
+) {
     let window = if stack.len() > WAITING {
         NARROW
     } else {
@@ -307,7 +297,6 @@ fn read_ahead<T: Send>(
     let mut looked = Vec::with_capacity(waiting.len());
     scanner.run(&waiting, |node| look(node), |found| looked.push(found));
     drop(waiting);
-    let count = looked.iter().map(|found: &Looked<T>| found.inodes).sum();
     // `looked` is in the order of the walk, the stack in the opposite one.
     let mut looked = looked.into_iter();
     let mut ahead: Vec<Item<T>> = Vec::new();
@@ -321,15 +310,14 @@ fn read_ahead<T: Send>(
         }
     }
     stack.extend(ahead.into_iter().rev());
-    count
 }
 
-/// Reads an inode, and the names inside when it is a directory. `look` makes of both a result, says
-/// which of the names come next unless it is all of them, and how many inodes were read.
+/// Reads an inode, and the names inside when it is a directory. `look` makes of both a result, and
+/// says which of the names come next unless it is all of them.
 fn look_at<'v, T>(
     view: View<'v>,
     node: &Node,
-    look: impl Fn(&Node, &Inode<'v>, Option<&Names>) -> (T, Option<Vec<Name>>, usize),
+    look: impl Fn(&Node, &Inode<'v>, Option<&Names>) -> (T, Option<Vec<Name>>),
 ) -> Looked<T> {
     let inode = match inode::read(view, node.blkno) {
         Ok(inode) => inode,
@@ -338,13 +326,12 @@ fn look_at<'v, T>(
                 result: Err(error),
                 inside: None,
                 faults: Vec::new(),
-                inodes: 1,
             };
         }
     };
     let mut faults = Vec::new();
     let mut inside = is_directory(&inode).then(|| children(view, &inode, &mut faults));
-    let (value, next, inodes) = look(node, &inode, inside.as_ref());
+    let (value, next) = look(node, &inode, inside.as_ref());
     if let (Some(names), Some(next)) = (&mut inside, next) {
         names.all = next;
     }
@@ -352,7 +339,6 @@ fn look_at<'v, T>(
         result: Ok(value),
         inside: inside.map(Names::sorted),
         faults,
-        inodes,
     }
 }
 

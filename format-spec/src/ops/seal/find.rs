@@ -346,6 +346,5 @@ fn heads_in(device: &dyn Device, piece: &Range<u64>) -> Vec<(u64, SealHead)> {
             found.push((at, head));
         }
     }
-    device.release(piece.start, len);
     found
 }

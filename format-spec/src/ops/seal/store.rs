@@ -38,8 +38,6 @@ impl<'d> Blocks<'d> {
     /// be read is zeros, and its number from `first` on is shown.
     fn read_into(self, first: BlockNo, row: &mut [u8], bad: &mut dyn FnMut(u64)) {
         if self.device.read_at(self.offset(first), row).is_ok() {
-            // A volume of any size passes by; it must not stay in the memory of the process.
-            self.device.release(self.offset(first), row.len());
             return;
         }
         for (i, block) in (0u64..).zip(row.chunks_exact_mut(self.bytes())) {
