@@ -18,8 +18,8 @@ const SCRIPT: &str = r#"
     mount_vol
     cd $MNT
     sha256sum -c $IN/sums >&2
+    stat names/* >/dev/null
     for name in names/*; do
-        stat "$name" >/dev/null
         # A name that the index does not lead to would be made a second time.
         : >>"$name"
     done
