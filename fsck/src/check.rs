@@ -249,6 +249,7 @@ pub fn check_with<D: Device>(
     let groups = run.cluster_groups();
     run.suballocators();
     run.inodes();
+    system::outside(&run.cx, &run.system, &mut run.out);
     run.refcounts();
     let directories = run.directories();
     run.counts();

@@ -68,7 +68,11 @@ pub(crate) fn scan(cx: &Cx<'_>, system: &System, out: &mut Out) {
     }
 }
 
-/// The generation on which the first blocks of the volume agree, when the superblock has another one.
+/// Groups of clusters that are asked for the generation of the volume.
+const WITNESSES: u32 = 16;
+
+/// The generation on which the first inodes of the volume and groups of its clusters agree, three at least,
+/// when the superblock has another one.
 pub(crate) fn generation_of_the_rest(view: View<'_>) -> Option<u32> {
     let info = view.info();
     let inode = |blkno: BlockNo| {
@@ -83,9 +87,24 @@ pub(crate) fn generation_of_the_rest(view: View<'_>) -> Option<u32> {
         let own = head.bg_signature == GroupDesc::SIGNATURE && head.bg_blkno.get() == blkno.0;
         own.then(|| head.bg_generation.get())
     };
-    let agreed = inode(info.root)?;
-    let all = inode(info.system_dir)? == agreed && group(view.geo().group_block(0))? == agreed;
-    (all && agreed != info.fs_generation.0).then_some(agreed)
+    let groups = 0..view.geo().cluster_groups().min(WITNESSES);
+    let witnesses: Vec<u32> = [info.root, info.system_dir]
+        .into_iter()
+        .filter_map(inode)
+        .chain(groups.filter_map(|number| group(view.geo().group_block(number))))
+        .collect();
+    let votes = |generation: u32| {
+        witnesses
+            .iter()
+            .filter(|found| **found == generation)
+            .count()
+    };
+    let agreed = witnesses
+        .iter()
+        .copied()
+        .max_by_key(|found| votes(*found))?;
+    let many = votes(agreed) >= 3 && votes(agreed) * 2 > witnesses.len();
+    (many && votes(info.fs_generation.0) == 0).then_some(agreed)
 }
 
 /// Tells of a superblock of another generation than everything else.

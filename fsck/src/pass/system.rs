@@ -10,9 +10,9 @@ use cowfs_format::units::{BlockNo, Slot};
 use cowfs_format::volume::system::SystemFile;
 
 use super::chains::Allocator;
-use crate::catalogue::{At, VolumeProblem};
+use crate::catalogue::{At, BlockKind, VolumeProblem};
 use crate::facts::groups::Kind;
-use crate::facts::{Out, why};
+use crate::facts::{Cx, Out, why};
 
 /// The names of the system directory.
 #[derive(Debug, Default)]
@@ -208,6 +208,24 @@ pub(crate) fn dir_blocks(view: View<'_>, inode: &Checked<'_, Dinode>) -> Vec<Blo
     });
     runs.flat_map(|(first, count)| (0..count).map(move |nth| first.plus(nth)))
         .collect()
+}
+
+/// Looks at the inodes of system files whose group was not found: as long as it is lost, nobody else does,
+/// and it may be an inode among them that it cannot be found without.
+pub(crate) fn outside(cx: &Cx<'_>, system: &System, out: &mut Out) {
+    let mut all: Vec<BlockNo> = system.files.values().copied().collect();
+    all.push(cx.view.info().system_dir);
+    all.sort_unstable();
+    all.dedup();
+    for blkno in all {
+        if cx.groups.locate(blkno).is_some() {
+            continue;
+        }
+        let (inode, faults) = cx.view.inspect::<Dinode>(blkno);
+        if let (Some(_), [fault]) = (inode, faults.as_slice()) {
+            out.find(At::inode(blkno), BlockKind::Inode.problem(fault));
+        }
+    }
 }
 
 /// Checks that all system files are there and are what their names say.

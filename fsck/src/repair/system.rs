@@ -112,6 +112,10 @@ pub(super) fn own_group(stage: &Stage<'_, '_>) -> Result<(BlockNo, u32)> {
     }
     for back in 1..NEAR.min(system_dir.0) {
         let blkno = BlockNo(system_dir.0 - back);
+        if blkno == stage.geo().group_block(0) {
+            // Clusters lie before the inodes.
+            break;
+        }
         let (desc, faults) = view.inspect::<GroupDesc>(blkno);
         if let Some(desc) = desc.filter(|_| faults.len() <= 1) {
             let bits = u32::from(desc.bg_bits.get());
