@@ -27,14 +27,52 @@ pub(super) fn lost_found(stage: &mut Stage<'_, '_>) -> Result<BlockNo> {
     }
 }
 
+/// What an inode hangs in that cannot be reached from the root directory.
+enum Above {
+    /// No directory names it.
+    Nothing,
+    /// Another one that is lost as well, and is to be connected in its place.
+    Lost,
+    /// Itself, by way of its parent and others: it is the first of a ring of directories.
+    Itself { parent: BlockNo },
+}
+
+fn above(stage: &Stage<'_, '_>, blkno: BlockNo) -> Above {
+    let children = &stage.evidence.children;
+    let parent = |child: BlockNo| {
+        let from = children.partition_point(|(other, _)| *other < child);
+        let (found, parent) = children.get(from)?;
+        (*found == child).then_some(*parent)
+    };
+    let Some(first) = parent(blkno) else {
+        return Above::Nothing;
+    };
+    let mut at = first;
+    for _ in children {
+        // A ring is opened at its lowest number.
+        if at <= blkno {
+            break;
+        }
+        match parent(at) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    if at == blkno {
+        Above::Itself { parent: first }
+    } else {
+        Above::Lost
+    }
+}
+
 /// Gives an inode a name in lost+found, which says what it was: its number, and where a directory
 /// has lain.
 pub(super) fn connect(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
-    let named = |child: &(BlockNo, BlockNo)| child.0;
-    let children = &stage.evidence.children;
-    if children.binary_search_by_key(&blkno, named).is_ok() {
-        // It hangs in a directory that has no name itself, and comes back with that.
-        return Ok(());
+    match above(stage, blkno) {
+        Above::Nothing => {}
+        // It comes back with what it hangs in.
+        Above::Lost => return Ok(()),
+        Above::Itself { parent } => names::forget_in(stage, parent, blkno)?,
     }
     let view = stage.view();
     let inode = inode::read(view, blkno)?;

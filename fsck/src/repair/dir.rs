@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
+use cowfs_format::block::{Checked, MetaBlock};
 use cowfs_format::ecc;
 use cowfs_format::error::Result;
 use cowfs_format::layout::{
@@ -486,14 +487,17 @@ fn new_trailer(stage: &Stage<'_, '_>, at: At) -> Result<()> {
 /// anew.
 fn root(stage: &mut Stage<'_, '_>, root: BlockNo) -> Result<()> {
     let (inode, faults) = stage.view().inspect::<Dinode>(root);
-    let is_dir = inode.is_some_and(|inode| inode.file_type() == Some(FileType::Directory));
-    if !is_dir || !faults.is_empty() {
+    let is_dir = |inode: &Checked<'_, Dinode>| inode.file_type() == Some(FileType::Directory);
+    let Some(inode) = inode.filter(|inode| is_dir(inode) && faults.is_empty()) else {
         system::remake(stage, root)?;
         if stage.evidence.groups.locate(root).is_some() {
             alloc::mark(stage, root, true)?;
         }
         return Ok(());
-    }
+    };
+    // As it was seen: while it is not in use, nobody looks for flipped bits in it.
+    let mut bytes = inode.into_bytes();
+    stage.put_run(root, Some(Dinode::CHECK_AT), &mut bytes)?;
     stage.edit::<Dinode>(root, |inode| {
         let marks = InodeFlags::VALID | InodeFlags::SYSTEM;
         inode.i_flags = (inode.flags() | marks).bits().into();

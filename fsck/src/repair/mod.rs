@@ -166,7 +166,7 @@ impl Repaired {
     }
 }
 
-/// How often repairs that failed are tried again.
+/// How often repairs are tried again of what is left in the end.
 const RETRIES: usize = 2;
 
 /// How much of a state cannot be seen at all: each of these hides what else there is to find.
@@ -253,7 +253,6 @@ pub fn repair(
         tidied: Tidied::default(),
         history,
         tried: HashSet::new(),
-        failed: HashSet::new(),
         retries: RETRIES,
         given,
         seal_file: options.seal_file.clone(),

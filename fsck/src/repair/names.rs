@@ -60,21 +60,28 @@ pub(super) fn name(stage: &mut Stage<'_, '_>, name: &str) -> Result<()> {
 
 /// Takes the names of an inode out of the system directory: what it was, this volume does not need.
 pub(super) fn forget(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
+    let system_dir = stage.view().info().system_dir;
+    forget_in(stage, system_dir, blkno)
+}
+
+/// Takes the names of an inode out of a directory.
+pub(super) fn forget_in(
+    stage: &mut Stage<'_, '_>,
+    directory: BlockNo,
+    blkno: BlockNo,
+) -> Result<()> {
     let view = stage.view();
-    let system_dir = view.info().system_dir;
     let mut names = Vec::new();
-    let directory = inode::read(view, system_dir)?;
-    dir::for_each_entry(view, &directory, &mut |entry| {
+    dir::for_each_entry(view, &inode::read(view, directory)?, &mut |entry| {
         if entry.inode == blkno && !matches!(entry.name, b"." | b"..") {
             names.push(entry.name.to_vec());
         }
         std::ops::ControlFlow::Continue(())
     })?;
-    drop(directory);
     let now = stage.now;
     stage.transact(|txn| {
         for name in names {
-            txn.forget_name(system_dir, &name, now)?;
+            txn.forget_name(directory, &name, now)?;
         }
         Ok(())
     })

@@ -38,10 +38,8 @@ pub(super) struct Staging<'d> {
     pub(super) history: History,
     /// Findings that a repair was tried for.
     pub(super) tried: HashSet<String>,
-    /// Those of which the repair failed, for want of space or of something else that another repair may
-    /// bring.
-    pub(super) failed: HashSet<String>,
-    /// How often what failed is tried again, once nothing else is left to do.
+    /// How often what is left is tried again, once nothing else is left to do: what was missing for it, space or
+    /// something readable, may have come with another repair, or another repair undid it.
     pub(super) retries: usize,
     /// What was found and staged before the first check.
     pub(super) given: Option<Finding>,
@@ -113,10 +111,10 @@ impl<'d> Staging<'d> {
             let mut plan = Vec::new();
             if !checked.stopped && round < MOST_ROUNDS {
                 plan = self.plan(&checked, system_dir, decider);
-                if plan.is_empty() && !self.failed.is_empty() && self.retries > 0 {
+                if plan.is_empty() && self.retries > 0 {
                     self.retries -= 1;
-                    let again = std::mem::take(&mut self.failed);
-                    self.tried.retain(|name| !again.contains(name));
+                    let left: HashSet<String> = checked.findings.iter().map(key).collect();
+                    self.tried.retain(|name| !left.contains(name));
                     plan = self.plan(&checked, system_dir, decider);
                 }
             }
@@ -134,7 +132,6 @@ impl<'d> Staging<'d> {
                     let why = error.to_string();
                     let why = why.strip_prefix("not written: ").unwrap_or(&why);
                     self.history.failed(&name, why);
-                    self.failed.insert(name.clone());
                 }
                 self.tried.insert(name);
             }
