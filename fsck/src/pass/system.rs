@@ -10,7 +10,7 @@ use cowfs_format::units::{BlockNo, Slot};
 use cowfs_format::volume::system::SystemFile;
 
 use super::chains::Allocator;
-use crate::catalogue::{At, BlockKind, VolumeProblem};
+use crate::catalogue::{AllocProblem, At, BlockKind, VolumeProblem};
 use crate::facts::groups::Kind;
 use crate::facts::{Cx, Out, why};
 
@@ -213,8 +213,9 @@ pub(crate) fn dir_blocks(view: View<'_>, inode: &Checked<'_, Dinode>) -> Vec<Blo
 /// Looks at the inodes of system files whose group was not found: as long as it is lost, nobody else does,
 /// and it may be an inode among them that it cannot be found without.
 pub(crate) fn outside(cx: &Cx<'_>, system: &System, out: &mut Out) {
+    let directory = cx.view.info().system_dir;
     let mut all: Vec<BlockNo> = system.files.values().copied().collect();
-    all.push(cx.view.info().system_dir);
+    all.push(directory);
     all.sort_unstable();
     all.dedup();
     for blkno in all {
@@ -222,8 +223,18 @@ pub(crate) fn outside(cx: &Cx<'_>, system: &System, out: &mut Out) {
             continue;
         }
         let (inode, faults) = cx.view.inspect::<Dinode>(blkno);
-        if let (Some(_), [fault]) = (inode, faults.as_slice()) {
+        let Some(inode) = inode else {
+            continue;
+        };
+        if let [fault] = faults.as_slice() {
             out.find(At::inode(blkno), BlockKind::Inode.problem(fault));
+        }
+        let allocator = system.find(SystemFile::GlobalInodeAlloc);
+        if let Some(allocator) = allocator.filter(|_| blkno == directory && faults.is_empty()) {
+            // It may hang in no chain because its allocator was made anew, or is an old copy.
+            let bit = u64::from(inode.i_suballoc_bit.get());
+            let group = BlockNo(blkno.0.saturating_sub(bit));
+            out.find(At::within(allocator, group), AllocProblem::GroupUnlinked {});
         }
     }
 }

@@ -14,12 +14,12 @@ use cowfs_format::layout::{
 };
 use cowfs_format::read::chain::{ChainsView, count_ones};
 use cowfs_format::read::extent::ListView;
-use cowfs_format::units::{BlockNo, ClusterNo, low16, low32};
+use cowfs_format::units::{BlockNo, ClusterNo, Slot, low16, low32};
 use cowfs_format::volume::system::SystemFile;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::pieces;
 use super::stage::{Stage, cannot};
+use super::{pieces, system};
 use crate::facts::groups::Kind;
 use crate::pass::chains::Allocator;
 
@@ -156,6 +156,13 @@ fn find(stage: &Stage<'_, '_>, plan: &Plan, heads: &[BlockNo]) -> Result<Vec<Blo
     }
     let mut found = BTreeSet::new();
     let mut lost: BTreeSet<BlockNo> = heads.iter().copied().collect();
+    if plan
+        .allocator
+        .is_some_and(|allocator| allocator.slot == Slot::GLOBAL.0)
+    {
+        // The volume's own inodes lie where the superblock says, whatever leads to their group.
+        lost.extend(system::own_group(stage).map(|(group, _)| group));
+    }
     for number in 0..geo.cluster_groups() {
         let (desc, faults) = stage.view().inspect::<GroupDesc>(geo.group_block(number));
         let desc = desc.filter(|_| faults.len() <= 1);
