@@ -434,12 +434,14 @@ impl Run<'_, '_> {
         self.pass(5, &items, work, Out::append);
         let bitmap = self.bitmap_inode();
         let items: Vec<(u32, GroupFact)> = (0u32..).zip(facts.iter().copied()).collect();
+        let system = std::mem::take(&mut self.system);
         self.pass(
             5,
             &items,
-            |cx, &(group, fact)| bitmap::clusters(cx, bitmap, group, fact, &held),
+            |cx, &(group, fact)| bitmap::clusters(cx, bitmap, group, fact, (&system, &held)),
             Out::append,
         );
+        self.system = system;
     }
 
     /// Finds out who claims the clusters that more than one claims: a second sweep, only then.

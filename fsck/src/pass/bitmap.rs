@@ -1,10 +1,13 @@
 //! What the bitmaps say against what was found in use.
 
-use cowfs_format::block::MetaBlock;
+use cowfs_format::block::{MetaBlock, View};
 use cowfs_format::layout::{Dinode, GroupDesc, InodeFlags};
-use cowfs_format::units::{BlockNo, ClusterNo};
+use cowfs_format::units::{BlockNo, ClusterNo, Slot};
+use cowfs_format::volume::system::SystemFile;
+use zerocopy::FromBytes;
 
 use super::cluster_groups::{GroupFact, bits_of};
+use super::system::System;
 use crate::catalogue::{AllocProblem, At};
 use crate::facts::clusters::{Joiner, bitmap_word, word_masks};
 use crate::facts::groups::{Group, Kind};
@@ -20,7 +23,7 @@ pub(crate) fn clusters(
     bitmap: BlockNo,
     group: u32,
     fact: GroupFact,
-    held: &Held,
+    (system, held): (&System, &Held),
 ) -> Out {
     let mut out = Out::default();
     let geo = cx.view.geo();
@@ -63,7 +66,7 @@ pub(crate) fn clusters(
     let few = leaks <= bits / 2;
     for (first, count) in leaked_runs {
         if few {
-            unlinked(cx, &mut out, first, count);
+            unlinked(cx, system, &mut out, first, count);
         }
         out.find(at, AllocProblem::ClusterLeak { first, count });
     }
@@ -71,24 +74,65 @@ pub(crate) fn clusters(
 }
 
 /// Looks for groups of allocators among clusters that nothing uses.
-fn unlinked(cx: &Cx<'_>, out: &mut Out, first: u32, count: u32) {
+fn unlinked(cx: &Cx<'_>, system: &System, out: &mut Out, first: u32, count: u32) {
+    let mut last = None;
     for cluster in first..first.saturating_add(count) {
         let blkno = cx.view.geo().first_block(ClusterNo(cluster));
-        let is_one = |block: &[u8]| block.starts_with(&GroupDesc::SIGNATURE);
-        if !cx.view.raw(blkno).is_ok_and(|block| is_one(&block)) {
-            continue;
-        }
-        let (desc, faults) = cx.view.inspect::<GroupDesc>(blkno);
-        let Some(desc) = desc.filter(|_| faults.is_empty()) else {
+        let Ok(block) = cx.view.raw(blkno) else {
             continue;
         };
-        let parent = BlockNo(desc.bg_parent_dinode.get());
-        let (inode, _) = cx.view.inspect::<Dinode>(parent);
-        let marks = InodeFlags::VALID | InodeFlags::SYSTEM | InodeFlags::CHAIN;
-        if inode.is_some_and(|inode| inode.flags().contains(marks)) {
-            out.find(At::within(parent, blkno), AllocProblem::GroupUnlinked {});
+        let found = if block.starts_with(&GroupDesc::SIGNATURE) {
+            named_by_group(cx, blkno).map(|allocator| (allocator, blkno))
+        } else {
+            named_by_inode(cx, system, &block, blkno)
+        };
+        if let Some((allocator, group)) = found.filter(|_| found != last) {
+            last = found;
+            out.find(At::within(allocator, group), AllocProblem::GroupUnlinked {});
         }
     }
+}
+
+/// The allocator that a descriptor names.
+fn named_by_group(cx: &Cx<'_>, blkno: BlockNo) -> Option<BlockNo> {
+    let (desc, faults) = cx.view.inspect::<GroupDesc>(blkno);
+    let desc = desc.filter(|_| faults.is_empty())?;
+    let parent = BlockNo(desc.bg_parent_dinode.get());
+    let (inode, _) = cx.view.inspect::<Dinode>(parent);
+    let marks = InodeFlags::VALID | InodeFlags::SYSTEM | InodeFlags::CHAIN;
+    inode?.flags().contains(marks).then_some(parent)
+}
+
+/// The allocator of inodes that a block came from, and its group there, when no group of it is known at
+/// all: then it was made anew, and its descriptors are lost as well. (Where it has groups, an inode beside
+/// them is what was left of a group that was given back.)
+fn named_by_inode(
+    cx: &Cx<'_>,
+    system: &System,
+    block: &[u8],
+    blkno: BlockNo,
+) -> Option<(BlockNo, BlockNo)> {
+    let (slot, group) = home_of(block, blkno, cx.view)?;
+    let mut groups = cx.groups.all().iter();
+    if groups.any(|known| known.kind == Kind::Inode && known.slot == slot) {
+        return None;
+    }
+    let allocator = system.find(SystemFile::InodeAlloc(Slot(slot)))?;
+    Some((allocator, group))
+}
+
+/// The slot and the group that an inode in use says it came from.
+pub(crate) fn home_of(block: &[u8], blkno: BlockNo, view: View<'_>) -> Option<(u16, BlockNo)> {
+    let (inode, _) = Dinode::ref_from_prefix(block).ok()?;
+    let own = inode.i_signature == Dinode::SIGNATURE
+        && inode.i_blkno.get() == blkno.0
+        && inode.i_fs_generation.get() == view.info().fs_generation.0
+        && inode.flags().contains(InodeFlags::VALID);
+    let group = match inode.i_suballoc_loc.get() {
+        0 => blkno.0.checked_sub(inode.i_suballoc_bit.get().into())?,
+        group => group,
+    };
+    own.then_some((inode.i_suballoc_slot.get(), BlockNo(group)))
 }
 
 /// The parts of the held ranges in `base..base + bits`, as words.

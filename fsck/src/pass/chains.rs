@@ -9,7 +9,7 @@ use cowfs_format::layout::{
 };
 use cowfs_format::read::chain::{ChainsView, count_ones};
 use cowfs_format::read::extent::ListView;
-use cowfs_format::units::BlockNo;
+use cowfs_format::units::{BlockNo, Slot};
 
 use crate::catalogue::{AllocProblem, At, BlockKind};
 use crate::facts::groups::{Group, Kind, Run};
@@ -21,6 +21,13 @@ pub(crate) struct Allocator {
     pub(crate) inode: BlockNo,
     pub(crate) kind: Kind,
     pub(crate) slot: u16,
+}
+
+impl Allocator {
+    /// Whether it is the one that a slot's inodes come from.
+    pub(crate) fn gives_inodes_to(self, slot: u16) -> bool {
+        self.kind == Kind::Inode && self.slot == slot && slot != Slot::GLOBAL.0
+    }
 }
 
 /// A chain as its record in the inode describes it.

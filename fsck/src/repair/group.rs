@@ -21,6 +21,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::stage::{Stage, cannot};
 use super::{pieces, system};
 use crate::facts::groups::Kind;
+use crate::pass::bitmap;
 use crate::pass::chains::Allocator;
 
 /// Whether an inode is the global bitmap.
@@ -172,8 +173,17 @@ fn find(stage: &Stage<'_, '_>, plan: &Plan, heads: &[BlockNo]) -> Result<Vec<Blo
                 continue;
             }
             let blkno = geo.first_block(ClusterNo(base + bit));
-            let sign = stage.view().raw(blkno);
-            let signed = sign.is_ok_and(|block| block.starts_with(&GroupDesc::SIGNATURE));
+            let Ok(block) = stage.view().raw(blkno) else {
+                continue;
+            };
+            // Nothing else leads to a group whose descriptor is lost along with the chains.
+            if heads.is_empty()
+                && let Some((slot, group)) = bitmap::home_of(&block, blkno, stage.view())
+                && plan.allocator.is_some_and(|own| own.gives_inodes_to(slot))
+            {
+                lost.insert(group);
+            }
+            let signed = block.starts_with(&GroupDesc::SIGNATURE);
             if signed && is_group(stage, plan, blkno) {
                 let (group, _) = stage.view().inspect::<GroupDesc>(blkno);
                 let next = group.map_or(0, |group| group.bg_next_group.get());
