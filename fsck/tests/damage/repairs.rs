@@ -11,7 +11,7 @@ use cowfs_format::error::Result;
 use cowfs_format::layout::{ChainList, Incompat};
 use cowfs_format::read::inode;
 use cowfs_format::toolkit::progress::Progress;
-use cowfs_format::toolkit::report::{Item, Severity};
+use cowfs_format::toolkit::report::{Item, Report, Severity};
 use cowfs_format::txn::Timestamp;
 use cowfs_format::units::Slot;
 use cowfs_format::volume::Volume;
@@ -170,14 +170,34 @@ pub(crate) fn lines(patch: &Patch) -> BTreeSet<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// What is wrong with the repair of a recipe that has one.
-fn wrong_with(recipe: &Recipe, sound: &Sound) -> std::result::Result<(), String> {
+/// Findings of a run that are shown in its transcript.
+const SHOWN: usize = 8;
+
+/// What a run says.
+fn said(option: &str, mut report: Report) -> String {
+    let more = report.findings.len().saturating_sub(SHOWN) as u64;
+    report.findings.truncate(SHOWN);
+    report.findings_left_out += more;
+    let mut text = Vec::new();
+    report.text_findings(&mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    format!("{option}: {}, exit {}\n{text}", report.status, report.exit)
+}
+
+/// What is said of a recipe that has a repair, before it, of it, and after it; or what is wrong with it.
+fn repaired(recipe: &Recipe, sound: &Sound) -> std::result::Result<String, String> {
     let patch = damaged(recipe);
+    let found = patch.check(2).map(|checked| checked.report("volume"));
+    let mut transcript = match found {
+        Ok(report) => said("-n", report),
+        Err(error) => format!("-n: {error}\n"),
+    };
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let report = run_with(&device(&patch), Mode::Yes, Some(&log))
         .map_err(|error| format!("refused: {error}"))?
         .report("volume");
+    transcript += &said("-y", report.clone());
     let left: Vec<String> = report
         .findings
         .iter()
@@ -199,9 +219,11 @@ fn wrong_with(recipe: &Recipe, sound: &Sound) -> std::result::Result<(), String>
     }
     let again = device(&patch);
     let second = run(&again, Mode::Yes).map_err(|error| format!("again: {error}"))?;
-    if (second.report("volume").exit, again.writes()) != (0, 0) {
+    let second = second.report("volume");
+    if (second.exit, again.writes()) != (0, 0) {
         return Err("a second run writes".to_owned());
     }
+    transcript += &said("-y", second);
     let lost = sound.lines.difference(&lines(&patch)).count();
     let more = MORE
         .iter()
@@ -216,7 +238,7 @@ fn wrong_with(recipe: &Recipe, sound: &Sound) -> std::result::Result<(), String>
             return Err(format!("fsck.ocfs2 says {new:?}"));
         }
     }
-    Ok(())
+    Ok(transcript)
 }
 
 #[test]
@@ -224,15 +246,24 @@ fn every_repair_leaves_nothing_to_do() {
     cowfs_tests::need!(oracle::tools());
     let mut images: BTreeMap<&str, Sound> = BTreeMap::new();
     let mut wrong = Vec::new();
+    let mut transcripts = String::new();
     for recipe in all().filter(|recipe| !LEFT.contains(&(recipe.code, recipe.name))) {
-        let sound = images
-            .entry(recipe.image)
-            .or_insert_with(|| Sound::of(recipe.image));
-        if let Err(why) = wrong_with(recipe, sound) {
-            wrong.push(format!("{} {}: {why}", recipe.code, recipe.name));
+        let Recipe {
+            code, name, image, ..
+        } = recipe;
+        let sound = images.entry(image).or_insert_with(|| Sound::of(image));
+        match repaired(recipe, sound) {
+            Ok(said) => transcripts += &format!("== {code} {name} ({image})\n{said}\n"),
+            Err(why) => wrong.push(format!("{code} {name}: {why}")),
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // That what is said is right is tested above and, of each finding, in `main.rs`; this tells that it has
+    // changed. `INSTA_UPDATE=always` writes it anew.
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("repairs", transcripts));
 }
 
 /// What has no repair is told as such, and stays.
