@@ -10,7 +10,7 @@ use super::CHECK_BYTES;
 /// position `64 w + b + c`, or, when `b + c` is 64 or more, `64 (w + 1) + (b + c - 64)`.
 ///
 /// Of the positions of all set bits the exclusive or is wanted, so that all that is asked of each bit of a
-/// position is whether an odd number of set bits have it. [`Sum`] brings those bits together first.
+/// position is whether an odd number of set bits have it. `Sum` brings those bits together first.
 #[must_use]
 pub fn parity(block: &[u8], check_at: usize) -> u16 {
     // Bits that are not set add nothing, and most blocks end with many.
@@ -64,13 +64,15 @@ fn of_words<const WORDS: usize>(words: &[Word], check_at: usize) -> u16 {
     }
     let first = FIRST_WORD.iter().map(|mask| all[0] & mask);
     let rows = LOW_MASKS.iter().map(|mask| sum.low & mask);
-    let bits = |words: &mut dyn Iterator<Item = u64>| {
-        (0..).zip(words).fold(0, |bits, (power, word)| {
-            bits | u64::from(is_odd(word)) << power
-        })
-    };
-    let ecc = bits(&mut { first }) ^ bits(&mut rows.chain(sum.high));
+    let ecc = bits(first) ^ bits(rows.chain(sum.high));
     crate::units::low16(ecc)
+}
+
+/// A number of bits that tell which of some words have an odd number of set bits.
+fn bits(words: impl Iterator<Item = u64>) -> u64 {
+    (0..).zip(words).fold(0, |bits, (power, word)| {
+        bits | u64::from(is_odd(word)) << power
+    })
 }
 
 /// Words in which the set bits that have a certain bit of their position are brought together.

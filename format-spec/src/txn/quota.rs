@@ -69,8 +69,12 @@ impl Txn<'_> {
         6 * (self.charges.users.len() + self.charges.groups.len())
     }
 
-    /// Writes the gathered changes into the quota files of the volume, if it has any.
-    pub(super) fn apply_charges(&mut self) -> Result<()> {
+    /// Writes the gathered changes into the quota files of the volume, if it has any, and forgets them. A
+    /// commit does so by itself.
+    ///
+    /// # Errors
+    /// A quota file cannot be used, or the volume is full.
+    pub fn apply_charges(&mut self) -> Result<()> {
         let charges = std::mem::take(&mut self.charges);
         let features = self.info.features.ro_compat;
         for (feature, file, magic, changes) in [

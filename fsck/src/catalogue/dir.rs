@@ -129,23 +129,23 @@ problems! {
     /// The index of a directory cannot be made out: lookups in the directory fail.
     DxTreeCorrupt { why: String } = "DX_TREE_CORRUPT" Error preen
         "index of the directory is damaged: {why}"
-        => Index "the index is made anew from the names";
+        => Index "the index is made anew from the names, or taken away where there is no room for one";
 
     /// A name stands in the directory, but its index leads to it under no hash that any driver uses: it is listed, but cannot be opened.
     DxLookupFailed { name: String } = "DX_LOOKUP_FAILED" Error preen
         "name \"{name}\" cannot be found through the directory's index"
-        => Index "the index is made anew from the names";
+        => Index "the index is made anew from the names, or taken away where there is no room for one";
 
     /// The index of a directory has an entry that leads to a block of somebody else, or one in a leaf where no lookup looks for it.
     DxStale { major: u32, minor: u32, block: u64 } = "X_DX_STALE" Error preen
         "index entry {major:08x}:{minor:08x} leads to block {block}, but no such name is there"
-        => Index "the index is made anew from the names";
+        => Index "the index is made anew from the names, or taken away where there is no room for one";
 
     /// The index of a directory has an entry for a name that is not there any more, in a block that is the directory's. Nobody is led astray by it: who looks for a name
     /// compares it with those in the block. Drivers leave such an entry behind when they remove a name with a byte of 0x80 or above that was indexed under both of its hashes.
     DxLeft { major: u32, minor: u32, block: u64 } = "X_DX_LEFT" Note preen
         "index entry {major:08x}:{minor:08x} is left over from a name that was in block {block}"
-        => Index "the index is made anew from the names";
+        => Index "the index is made anew from the names, or taken away where there is no room for one";
 
     /// The hash of a name with a byte of 0x80 or above depends on the kernel: Linux up to 6.1 on x86 and ocfs2-tools take bytes as signed, Linux from 6.2 on as unsigned.
     /// This directory was filled by both, so that no such kernel finds all of its names, although all of them are listed. Opening, renaming or removing those fails,
@@ -162,10 +162,10 @@ problems! {
     /// The number of names in the root of an index must be right, or an empty directory cannot be removed, or a full one can.
     DxNumEntries { found: u32, expected: u64 } = "X_DX_NUM_ENTRIES" Error preen
         "index says that the directory has {found} names, but it has {expected}"
-        => Index "the index is made anew from the names";
+        => Index "the index is made anew from the names, or taken away where there is no room for one";
 
     /// The list of directory blocks with room leads to a block of somebody else, loops, or promises more room than there is. New names are put where it leads.
     DxFreeList { why: &'static str, found: u64 } = "X_DX_FREE_LIST" Error preen
         "list of blocks with room: {why} ({found})"
-        => Index "the index is made anew from the names";
+        => Index "the index is made anew from the names, or taken away where there is no room for one";
 }

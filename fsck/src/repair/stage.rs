@@ -171,6 +171,8 @@ impl<'s, 'd> Stage<'s, 'd> {
             // The files are counted anew once they can be used.
             txn.forget_charges();
         }
+        // Nor does an entry that cannot be found keep anything from being repaired: it is counted anew, too.
+        let _ = txn.apply_charges();
         txn.write_home()?;
         Ok(done)
     }
