@@ -249,7 +249,9 @@ pub fn check_with<D: Device>(
     let groups = run.cluster_groups();
     run.suballocators();
     run.inodes();
-    system::outside(&run.cx, &run.system, &mut run.out);
+    if !scanner.stopped() {
+        system::outside(&run.cx, &run.system, &mut run.out);
+    }
     run.refcounts();
     let directories = run.directories();
     run.counts();
