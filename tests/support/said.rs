@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::Write;
+use std::path::Path;
 use std::rc::Rc;
 
 /// A place to write to that can be read afterwards.
@@ -32,4 +33,14 @@ pub fn fsck(args: &[&str]) -> (u8, String, String) {
     let args = ["fsck.cowfs"].iter().chain(args).map(Into::into);
     let code = fsck_cowfs::run(args, &mut out, &mut err);
     (code, out.text(), err.text())
+}
+
+/// What `fsck.cowfs` says of an image of which it has nothing to tell: one line. Otherwise an error with all of it.
+pub fn silent(option: &str, image: &Path) -> Result<String, String> {
+    let (code, out, err) = fsck(&[option, &image.to_string_lossy()]);
+    if code == 0 && out.lines().count() == 1 && err.is_empty() {
+        Ok(out)
+    } else {
+        Err(format!("exit {code}: {out}{err}"))
+    }
 }
