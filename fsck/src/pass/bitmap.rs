@@ -4,9 +4,9 @@ use cowfs_format::block::{MetaBlock, View};
 use cowfs_format::layout::{Dinode, GroupDesc, InodeFlags};
 use cowfs_format::units::{BlockNo, ClusterNo, Slot};
 use cowfs_format::volume::system::SystemFile;
-use zerocopy::FromBytes;
 
 use super::cluster_groups::{GroupFact, bits_of};
+use super::inode;
 use super::system::System;
 use crate::catalogue::{AllocProblem, At};
 use crate::facts::clusters::{Joiner, bitmap_word, word_masks};
@@ -123,16 +123,12 @@ fn named_by_inode(
 
 /// The slot and the group that an inode in use says it came from.
 pub(crate) fn home_of(block: &[u8], blkno: BlockNo, view: View<'_>) -> Option<(u16, BlockNo)> {
-    let (inode, _) = Dinode::ref_from_prefix(block).ok()?;
-    let own = inode.i_signature == Dinode::SIGNATURE
-        && inode.i_blkno.get() == blkno.0
-        && inode.i_fs_generation.get() == view.info().fs_generation.0
-        && inode.flags().contains(InodeFlags::VALID);
+    let inode = inode::in_use(view, block, blkno)?;
     let group = match inode.i_suballoc_loc.get() {
         0 => blkno.0.checked_sub(inode.i_suballoc_bit.get().into())?,
         group => group,
     };
-    own.then_some((inode.i_suballoc_slot.get(), BlockNo(group)))
+    Some((inode.i_suballoc_slot.get(), BlockNo(group)))
 }
 
 /// The parts of the held ranges in `base..base + bits`, as words.

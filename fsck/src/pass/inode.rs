@@ -1,6 +1,6 @@
 //! Inodes: every one in every inode allocator.
 
-use cowfs_format::block::Checked;
+use cowfs_format::block::{Checked, MetaBlock, View};
 use cowfs_format::error::FaultKind;
 use cowfs_format::layout::{
     Dinode, DynFeatures, FileType, GroupDesc, Incompat, InlineData, InodeFlags,
@@ -44,18 +44,21 @@ pub(crate) fn scan_group(cx: &Cx<'_>, group: &Group) -> Out {
     out
 }
 
-/// Whether a block that is marked as free holds an inode in use all the same. Blocks that were
-/// never used hold anything, so all marks of an inode must be there.
+/// Whether a block that is marked as free holds an inode in use all the same.
 fn is_inode_in_use(cx: &Cx<'_>, blkno: BlockNo) -> bool {
-    let Ok(block) = cx.view.raw(blkno) else {
-        return false;
-    };
-    Dinode::ref_from_prefix(&block).is_ok_and(|(inode, _)| {
-        inode.i_signature == *b"INODE01\0"
-            && inode.i_blkno.get() == blkno.0
-            && inode.i_fs_generation.get() == cx.view.info().fs_generation.0
-            && inode.flags().contains(InodeFlags::VALID)
-    })
+    let block = cx.view.raw(blkno);
+    block.is_ok_and(|block| in_use(cx.view, &block, blkno).is_some())
+}
+
+/// The inode in use that a block holds, which may never have been one: blocks that were never used hold
+/// anything, so all marks of an inode must be there.
+pub(crate) fn in_use<'b>(view: View<'_>, block: &'b [u8], blkno: BlockNo) -> Option<&'b Dinode> {
+    let (inode, _) = Dinode::ref_from_prefix(block).ok()?;
+    let own = inode.i_signature == Dinode::SIGNATURE
+        && inode.i_blkno.get() == blkno.0
+        && inode.i_fs_generation.get() == view.info().fs_generation.0
+        && inode.flags().contains(InodeFlags::VALID);
+    own.then_some(inode)
 }
 
 fn scan_used(cx: &Cx<'_>, out: &mut Out, group: &Group, bit: u32, blkno: BlockNo) {
