@@ -153,7 +153,11 @@ pub(super) fn require_counted(desc: &GroupDesc, bitmap: &[u8], blkno: BlockNo) -
 }
 
 impl Txn<'_> {
-    fn global_bitmap(&mut self) -> Result<BlockNo> {
+    /// The inode of the cluster allocator, looked up once.
+    ///
+    /// # Errors
+    /// The system directory does not have it.
+    pub(super) fn global_bitmap(&mut self) -> Result<BlockNo> {
         if let Some(inode) = self.clusters.inode {
             return Ok(inode);
         }

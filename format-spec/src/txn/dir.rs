@@ -398,6 +398,8 @@ impl Txn<'_> {
             let inode = crate::read::inode::read(self.view(), directory)?;
             inode.inline_data().unwrap_or_default().to_vec()
         };
+        // It may be in this very directory that the allocator is looked up.
+        self.global_bitmap()?;
         self.make_extent_list(directory)?;
         self.edit::<Dinode>(directory)?.i_size = 0.into();
         let blkno = self.extend_directory(directory)?;
@@ -411,7 +413,7 @@ impl Txn<'_> {
             area[at..at + 2].copy_from_slice(&low16(rec_len as u64).to_le_bytes());
         }
         self.write_directory_block(blkno, directory, &area)?;
-        if self.info.has(Incompat::INDEXED_DIRS) {
+        if self.info.has(Incompat::INDEXED_DIRS) && directory != self.info.system_dir {
             self.index_directory(directory)?;
         }
         Ok(())
