@@ -91,6 +91,16 @@ impl Own {
         self.head().is_ok_and(|head| head.flags().contains(flags))
     }
 
+    /// Bits of the cluster size, from the sizes of what has its space in whole clusters.
+    fn cluster_bits(&self) -> Option<u32> {
+        let head = self.head().ok()?;
+        let (clusters, bytes) = (u64::from(head.i_clusters.get()), head.i_size.get());
+        let size = bytes.checked_div(clusters)?;
+        let whole = size.is_power_of_two() && size * clusters == bytes;
+        let in_clusters = self.has(InodeFlags::CHAIN) || self.has(InodeFlags::JOURNAL);
+        (whole && in_clusters).then(|| size.ilog2())
+    }
+
     /// The first extent, when the inode lists its extents itself.
     fn first_extent(&self) -> Option<BlockNo> {
         let list = ListView::parse(self.bytes.get(DINODE_HEAD..)?)?;
@@ -105,6 +115,8 @@ struct Found<'d> {
     block_bits: u32,
     generation: u32,
     inodes: Vec<Own>,
+    /// What inodes are marked as that lie among them and say that they are other blocks.
+    strays: Vec<InodeFlags>,
 }
 
 /// Makes the superblock of a volume that has none.
@@ -126,7 +138,7 @@ pub fn rebuild(device: &dyn Device) -> Result<Rebuilt> {
 /// Finds the volume's own inodes, by the block numbers and generations that most of them agree on.
 fn look(device: &dyn Device) -> Result<Found<'_>> {
     let mut votes: BTreeMap<(u32, u32), usize> = BTreeMap::new();
-    let mut places: Vec<(u32, u32, u64)> = Vec::new();
+    let mut places: Vec<(Option<(u32, u32)>, u64, InodeFlags)> = Vec::new();
     let end = device.size().min(NEAR);
     let mut piece = vec![0; PIECE];
     let mut at = 0;
@@ -154,10 +166,12 @@ fn look(device: &dyn Device) -> Result<Found<'_>> {
             let bits = Geometry::BLOCK_BITS
                 .into_iter()
                 .find(|bits| blkno != 0 && blkno.checked_shl(*bits) == Some(place));
-            if let Some(bits) = bits.filter(|_| own) {
-                let generation = head.i_fs_generation.get();
-                *votes.entry((bits, generation)).or_default() += 1;
-                places.push((bits, generation, place));
+            if own {
+                let key = bits.map(|bits| (bits, head.i_fs_generation.get()));
+                if let Some(key) = key {
+                    *votes.entry(key).or_default() += 1;
+                }
+                places.push((key, place, head.flags()));
             }
         }
         at += len as u64;
@@ -167,8 +181,8 @@ fn look(device: &dyn Device) -> Result<Found<'_>> {
         .max_by_key(|(_, votes)| *votes)
         .ok_or_else(|| cannot("no inode of a volume was found near the beginning"))?;
     let mut inodes = Vec::new();
-    for (bits, of, place) in places {
-        if (bits, of) == (block_bits, generation) {
+    for &(key, place, _) in &places {
+        if key == Some((block_bits, generation)) {
             let mut bytes = vec![0; 1 << block_bits];
             if device.read_at(place, &mut bytes).is_ok() {
                 let blkno = BlockNo(place >> block_bits);
@@ -176,11 +190,19 @@ fn look(device: &dyn Device) -> Result<Found<'_>> {
             }
         }
     }
+    let blkno = |own: Option<&Own>| own.map_or(0, |own| own.blkno.0);
+    let among = blkno(inodes.first())..=blkno(inodes.last());
+    let strays = places
+        .iter()
+        .filter(|(key, place, _)| key.is_none() && among.contains(&(place >> block_bits)))
+        .map(|(_, _, flags)| *flags)
+        .collect();
     Ok(Found {
         device,
         block_bits,
         generation,
         inodes,
+        strays,
     })
 }
 
@@ -196,7 +218,7 @@ fn most<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
 
 impl Found<'_> {
     fn superblock(&self) -> Result<Rebuilt> {
-        let geo = self.geometry()?;
+        let (geo, as_device) = self.geometry()?;
         let group = most(self.inodes.iter().filter_map(|inode| {
             let bit = u64::from(inode.head().ok()?.i_suballoc_bit.get());
             inode.blkno.0.checked_sub(bit)
@@ -210,14 +232,16 @@ impl Found<'_> {
                 guessed,
             });
         }
-        let count = |flags| self.inodes.iter().filter(|inode| inode.has(flags)).count();
-        let slots = count(InodeFlags::JOURNAL).max(count(InodeFlags::LOCAL_ALLOC));
+        let slots = self.slots();
         let mut guessed = vec!["the label", "the seeds of directory indexes"];
         let uuid = self.uuid().unwrap_or_else(|| {
             guessed.push("the UUID");
             self.new_uuid()
         });
         let features = self.features(&geo, group);
+        if as_device {
+            guessed.push("that it has as many clusters as the device has room for");
+        }
         guessed.push("features that leave no mark");
         guessed.push(if features.has(Incompat::LOCAL_MOUNT) {
             "that it is mounted locally, since no node ever signed on it"
@@ -244,7 +268,7 @@ impl Found<'_> {
         sb.s_system_dir_blkno = (group + 2).into();
         sb.s_blocksize_bits = geo.block_bits().into();
         sb.s_clustersize_bits = geo.cluster_bits().into();
-        sb.s_max_slots = low16(slots.max(1) as u64).into();
+        sb.s_max_slots = low16(slots as u64).into();
         sb.s_first_cluster_group = geo.group_block(0).0.into();
         sb.s_uuid = uuid;
         if features
@@ -277,6 +301,28 @@ impl Found<'_> {
         })
     }
 
+    /// Number of node slots, by the files of which each slot has one, or of allocators two.
+    fn slots(&self) -> usize {
+        let flags = self.inodes.iter().filter_map(|inode| inode.head().ok());
+        let all: Vec<InodeFlags> = flags
+            .map(Dinode::flags)
+            .chain(self.strays.clone())
+            .collect();
+        let count = |kind| all.iter().filter(|flags| flags.contains(kind)).count();
+        // Two allocators are of the volume as a whole.
+        let allocators = count(InodeFlags::CHAIN).saturating_sub(2).div_ceil(2);
+        [
+            InodeFlags::JOURNAL,
+            InodeFlags::LOCAL_ALLOC,
+            InodeFlags::DEALLOC,
+        ]
+        .into_iter()
+        .map(count)
+        .chain([allocators, 1])
+        .max()
+        .unwrap_or(1)
+    }
+
     /// What stands in the superblock's place, with another check, when it says the same as the rest
     /// of the volume: a few wrong bits need not cost the label and the UUID.
     fn old(&self, geo: &Geometry, group: u64) -> Option<Vec<u8>> {
@@ -292,62 +338,52 @@ impl Found<'_> {
         (read && fits).then_some(bytes)
     }
 
-    /// Block and cluster sizes, from the allocators.
-    fn geometry(&self) -> Result<Geometry> {
-        let chains = self.inodes.iter().filter_map(|inode| {
-            let list = ChainsView::parse(inode.bytes.get(DINODE_HEAD..)?)?;
-            let is = inode.has(InodeFlags::CHAIN | InodeFlags::BITMAP);
-            is.then_some((inode, list))
-        });
-        let mut per_cluster = None;
-        for (inode, list) in chains {
-            let head = inode.head()?;
-            let (clusters, bytes) = (head.i_clusters.get(), head.i_size.get());
-            let bpc = list.head.cl_bpc.get();
-            if bpc > 1 {
-                per_cluster = Some(bpc);
-            }
+    /// Block and cluster sizes, from the allocators; and whether the number of clusters is but what the device
+    /// has room for.
+    fn geometry(&self) -> Result<(Geometry, bool)> {
+        for inode in self
+            .inodes
+            .iter()
+            .filter(|inode| inode.has(InodeFlags::CHAIN))
+        {
+            let body = inode.bytes.get(DINODE_HEAD..).unwrap_or_default();
+            let first = ChainsView::parse(body)
+                .and_then(|list| Some(BlockNo(list.recs.first()?.c_blkno.get())));
+            let clusters = inode.head()?.i_clusters.get();
             // The cluster allocator is the one whose groups lie at fixed places.
-            let size = bytes.checked_div(clusters.into()).unwrap_or(0);
-            let whole = size.is_power_of_two() && size * u64::from(clusters) == bytes;
-            let geo = Geometry::new(self.block_bits, size.max(1).ilog2(), clusters);
-            let first = list.recs.first().map(|rec| BlockNo(rec.c_blkno.get()));
-            if let Some(geo) = geo.filter(|_| whole && bpc == 1)
+            if let Some(bits) = inode.cluster_bits()
+                && let Some(geo) = Geometry::new(self.block_bits, bits, clusters)
                 && first == Some(geo.group_block(0))
             {
-                return Ok(geo);
+                return Ok((geo, false));
             }
         }
         // Without it, its groups lie where they must, one behind the other.
-        let bits = self.block_bits + per_cluster.map_or(0, |bpc| u32::from(bpc).ilog2());
+        let bits = most(self.inodes.iter().filter_map(Own::cluster_bits));
         let none = || cannot("how large the volume was cannot be known");
+        let bits = bits.ok_or_else(none)?;
         let whole = low32((self.device.size() >> bits).min(u64::from(u32::MAX)));
         let most = Geometry::new(self.block_bits, bits, whole).ok_or_else(none)?;
-        let mut clusters = 0u32;
-        for group in 0..most.cluster_groups() {
+        let per_group = most.clusters_per_group();
+        let last = (0..most.cluster_groups()).rev().find_map(|group| {
             let blkno = most.group_block(group);
             let mut bytes = vec![0; most.block_bytes()];
-            if self
-                .device
-                .read_at(most.byte_of(blkno), &mut bytes)
-                .is_err()
-            {
-                break;
+            let read = self.read(blkno, &mut bytes);
+            let desc = GroupDesc::ref_from_bytes(bytes.get(..size_of::<GroupDesc>())?).ok()?;
+            let own = desc.bg_signature == GroupDesc::SIGNATURE
+                && desc.bg_blkno.get() == blkno.0
+                && desc.bg_generation.get() == self.generation;
+            let bits = u32::from(desc.bg_bits.get());
+            (read && own && bits <= per_group).then_some((group, bits))
+        });
+        match last {
+            Some((group, bits)) if bits < per_group || group + 1 == most.cluster_groups() => {
+                let clusters = group * per_group + bits;
+                let geo = Geometry::new(self.block_bits, most.cluster_bits(), clusters);
+                Ok((geo.ok_or_else(none)?, false))
             }
-            match GroupDesc::ref_from_prefix(&bytes) {
-                Ok((desc, _))
-                    if desc.bg_signature == GroupDesc::SIGNATURE
-                        && desc.bg_blkno.get() == blkno.0
-                        && desc.bg_generation.get() == self.generation =>
-                {
-                    clusters = clusters.saturating_add(desc.bg_bits.get().into());
-                }
-                _ => break,
-            }
+            _ => Ok((most, true)),
         }
-        Geometry::new(self.block_bits, bits, clusters)
-            .filter(|geo| geo.clusters() > 0)
-            .ok_or_else(none)
     }
 
     fn read(&self, blkno: BlockNo, bytes: &mut [u8]) -> bool {
@@ -423,12 +459,15 @@ impl Found<'_> {
         let mut map = vec![0; geo.block_bytes()];
         let old = slot_map
             .and_then(Own::first_extent)
-            .is_some_and(|first| self.read(first, &mut map) && map.contains(&0xFF));
+            .is_some_and(|first| self.read(first, &mut map) && self.is_old_slot_map(&map));
         let modern = !old;
         incompat.set(Incompat::EXTENDED_SLOT_MAP, modern);
         // All of these came with the new slot map or later, and are no burden where they are not
         // used.
-        let later = Incompat::XATTR | Incompat::REFCOUNT_TREE | Incompat::APPEND_DIO;
+        let later = Incompat::XATTR
+            | Incompat::REFCOUNT_TREE
+            | Incompat::APPEND_DIO
+            | Incompat::INLINE_DATA;
         incompat.set(later, modern);
         incompat.set(Incompat::INDEXED_DIRS, modern || indexed);
         ro_compat.set(RoCompat::UNWRITTEN, modern);
@@ -461,6 +500,15 @@ impl Found<'_> {
             incompat,
             ro_compat,
         }
+    }
+
+    /// Whether a block is a slot map of the old form: a number for each slot, that of a node or one that no
+    /// node has.
+    fn is_old_slot_map(&self, map: &[u8]) -> bool {
+        const FREE: [u8; 2] = [0xFF; 2];
+        let slots = map.chunks_exact(2).take(self.slots());
+        let sensible = |slot: &[u8]| slot == FREE || slot.get(1) == Some(&0);
+        slots.clone().any(|slot| slot == FREE) && slots.clone().all(sensible)
     }
 
     /// Whether groups of allocators leave room for lists of extents, as they do where groups may
