@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use cowfs_tests::Kernel;
-use cowfs_tests::grid::{self, Cell, Harm, Page, Report, Subject, Tally};
+use cowfs_tests::grid::{self, Cell, Harm, ManyPage, Page, Report, Subject, Tally};
 
 /// The volumes, when none is named.
 const VOLUMES: [&str; 8] = [
@@ -54,7 +54,8 @@ struct Args {
     verbose: bool,
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Write the tables here, between the lines that mark them.
+    /// Write the tables here, between the lines that mark them: `begin` and `end`, or, of seeds, `begin seeds`
+    /// and `end seeds`.
     #[arg(long)]
     page: Option<PathBuf>,
     /// Instead of judging: stop each repair at every N-th write, and cut the power in N ways before each flush.
@@ -130,14 +131,14 @@ fn tell(report: &Report) {
 }
 
 /// Puts the tables into a page, in the place that it marks.
-fn write_page(path: &PathBuf, text: &str) -> Result<()> {
+fn write_page(path: &PathBuf, of: &str, text: &str) -> Result<()> {
     let old = std::fs::read_to_string(path)?;
-    let (begin, end) = ("<!-- begin -->\n", "<!-- end -->");
+    let (begin, end) = (format!("<!-- begin{of} -->\n"), format!("<!-- end{of} -->"));
     let (head, rest) = old
-        .split_once(begin)
+        .split_once(&begin)
         .context("the page has no place for tables")?;
     let (_, tail) = rest
-        .split_once(end)
+        .split_once(&end)
         .context("the place for tables has no end")?;
     Ok(std::fs::write(
         path,
@@ -216,18 +217,22 @@ fn run(args: &Args) -> Result<bool> {
     };
     let reports = grid::run(&cells, args.threads, !args.unjudged, args.theirs, &each);
     let (mut page, mut ours, mut theirs) = (Page::default(), Tally::default(), Tally::default());
+    let mut many = ManyPage::default();
     for report in &reports {
         page.add(report);
+        many.add(report);
         ours.add(&report.ours);
         if let Some(outcome) = &report.theirs {
             theirs.add(outcome);
         }
     }
-    if args.seeds.is_none() {
-        print!("{}", page.text());
-        if let Some(path) = &args.page {
-            write_page(path, &page.text())?;
-        }
+    let (of, text) = match args.seeds {
+        Some(_) => (" seeds", many.text()),
+        None => ("", page.text()),
+    };
+    print!("{text}");
+    if let Some(path) = &args.page {
+        write_page(path, of, &text)?;
     }
     let slowest = reports.iter().max_by_key(|report| report.ours.took);
     if let Some(slowest) = slowest {

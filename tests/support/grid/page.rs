@@ -89,6 +89,62 @@ impl Page {
     }
 }
 
+/// Blocks damaged at most in the cells of one row of the table of seeds.
+const CLASSES: [usize; 4] = [5, 10, 20, usize::MAX];
+
+/// Cells of many damaged blocks as Markdown, by how many.
+#[derive(Debug, Default)]
+pub struct ManyPage {
+    rows: [[Tally; 2]; CLASSES.len()],
+}
+
+impl ManyPage {
+    /// Adds a cell.
+    pub fn add(&mut self, report: &Report) {
+        let hits = report.cell.hits.len();
+        let class = CLASSES.iter().position(|most| hits <= *most);
+        let [ours, theirs] = &mut self.rows[class.unwrap_or(0)];
+        ours.add(&report.ours);
+        if let Some(outcome) = &report.theirs {
+            theirs.add(outcome);
+        }
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = "| damaged blocks | program | volumes | clean after one run | gave up | lost more than was hit |\n\
+                        |---|---|---|---|---|---|\n"
+            .to_owned();
+        let mut least = 1;
+        for (row, most) in self.rows.iter().zip(CLASSES) {
+            let name = match most {
+                usize::MAX => format!("{least} and more"),
+                most => format!("{least} to {most}"),
+            };
+            least = most.saturating_add(1);
+            for (program, tally) in ["fsck.cowfs", "fsck.ocfs2"].into_iter().zip(row) {
+                if tally.cells > 0 {
+                    let Tally {
+                        cells,
+                        clean,
+                        gave_up,
+                        lossy,
+                        ..
+                    } = tally;
+                    let percent = clean * 1000 / cells;
+                    let (whole, tenth) = (percent / 10, percent % 10);
+                    let _ = writeln!(
+                        text,
+                        "| {name} | {program} | {cells} | {clean} ({whole}.{tenth} %) | {gave_up} | {lossy} |"
+                    );
+                }
+            }
+        }
+        text
+    }
+}
+
 fn table(grid: &BTreeMap<&'static str, BTreeMap<Harm, Tally>>) -> String {
     let names: Vec<&str> = Harm::ALL.iter().map(|harm| harm.name()).collect();
     let mut text = format!("| block | {} |\n|---|", names.join(" | "));

@@ -94,10 +94,10 @@ pub(super) fn fsck(device: &dyn DeviceMut, undo: &Path) -> Result<Report> {
     take_back(device, undo)?;
     let scanner = Scanner::new(Some(1))?;
     let (mut backup, mut superblock) = (None, None);
-    if let Err(error) = Volume::open_mending(device) {
+    if Volume::open_mending(device).is_err() {
         backup = (1..=6).find(|number| Volume::open_backup(device, *number, None).is_ok());
         if backup.is_none() {
-            superblock = Some(rebuild::rebuild(&device).map_err(|_| error)?);
+            superblock = Some(rebuild::rebuild(&device)?);
         }
     }
     let options = Options {
