@@ -1,6 +1,6 @@
 //! The check as a whole: the order of the passes, and the report drawn from them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use cowfs_format::block::View;
@@ -76,6 +76,8 @@ pub(crate) struct Evidence {
     pub(crate) shares: Vec<(BlockNo, u32, i32)>,
     /// Directories that have a name: child, parent; sorted.
     pub(crate) children: Vec<(BlockNo, BlockNo)>,
+    /// Groups that named inodes say they came from and that no allocator has: slot, group.
+    pub(crate) missed_groups: BTreeSet<(u16, BlockNo)>,
     /// Clusters that are marked as used and that nothing uses: first and number, in order.
     pub(crate) leaks: Vec<(u32, u32)>,
     /// What users and groups use.
@@ -400,6 +402,15 @@ impl Run<'_, '_> {
             let at = At::block(self.cx.view.info().superblock);
             self.out.find(at, DirProblem::DxOneHash { old, new });
         }
+        let missed = std::mem::take(&mut self.out.missed_groups);
+        for &(slot, group) in &missed {
+            let allocator = self.system.find(SystemFile::InodeAlloc(Slot(slot)));
+            if let Some(allocator) = allocator {
+                let at = At::within(allocator, group);
+                self.out.find(at, AllocProblem::GroupUnlinked {});
+            }
+        }
+        self.evidence.missed_groups = missed;
         let count = links.dirs.len() as u64;
         if !self.scanner.stopped() {
             let found = connect::tree(&self.cx, &mut links);

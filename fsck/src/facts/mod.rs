@@ -5,7 +5,7 @@ pub(crate) mod clusters;
 pub(crate) mod groups;
 pub(crate) mod usage;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use cowfs_format::block::Checked;
 use cowfs_format::block::{EccState, MetaBlock, View};
@@ -44,6 +44,8 @@ pub(crate) struct Out {
     pub(crate) usage: Usage,
     /// Directories with names that old drivers, and new ones, do not find.
     pub(crate) one_hash: (u64, u64),
+    /// Groups that named inodes say they came from and that no allocator has: slot, group.
+    pub(crate) missed_groups: BTreeSet<(u16, BlockNo)>,
 }
 
 impl Out {
@@ -69,6 +71,7 @@ impl Out {
         self.usage.append(later.usage);
         self.one_hash.0 += later.one_hash.0;
         self.one_hash.1 += later.one_hash.1;
+        self.missed_groups.append(&mut later.missed_groups);
     }
 
     /// Notes names that some drivers do not find: each directory that hides some from all of them, and

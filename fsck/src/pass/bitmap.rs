@@ -121,6 +121,14 @@ fn named_by_inode(
     Some((allocator, group))
 }
 
+/// The slot and the group that an inode says it came from which lies in no group that is known.
+pub(crate) fn missed_group(cx: &Cx<'_>, blkno: BlockNo) -> Option<(u16, BlockNo)> {
+    if cx.groups.locate(blkno).is_some() {
+        return None;
+    }
+    home_of(&cx.view.raw(blkno).ok()?, blkno, cx.view)
+}
+
 /// The slot and the group that an inode in use says it came from.
 pub(crate) fn home_of(block: &[u8], blkno: BlockNo, view: View<'_>) -> Option<(u16, BlockNo)> {
     let inode = inode::in_use(view, block, blkno)?;

@@ -11,6 +11,7 @@ use cowfs_format::read::dir::{Entry, entries, has_trailer};
 use cowfs_format::units::BlockNo;
 use zerocopy::FromBytes;
 
+use super::bitmap;
 use super::extents::{self, Tree};
 use super::index::Index;
 use crate::catalogue::{At, DirProblem, InodeProblem, VolumeProblem};
@@ -316,6 +317,8 @@ impl<'v> Scan<'_, 'v> {
         }
         let fact = self.cx.groups.inode(entry.inode).filter(|fact| fact.seen());
         let Some(fact) = fact else {
+            out.missed_groups
+                .extend(bitmap::missed_group(self.cx, entry.inode));
             let name = shown(entry.name);
             out.find(at, DirProblem::InodeFree { name, target });
             return;

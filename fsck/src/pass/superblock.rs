@@ -214,10 +214,12 @@ fn differing(primary: &[u8], backup: &[u8]) -> Option<&'static str> {
         .map(|field| field.name)
 }
 
+/// Features that a journal may have.
+pub(crate) const KNOWN_INCOMPAT: u32 = INCOMPAT_REVOKE | INCOMPAT_64BIT;
+
 /// Checks the journals and tells what they hold.
 pub(crate) fn journals<D: Device>(volume: &Volume<D>, system: &System, out: &mut Out) {
     let view = volume.view();
-    let known = INCOMPAT_REVOKE | INCOMPAT_64BIT;
     let sizes: Vec<Option<u32>> = volume
         .journals()
         .iter()
@@ -231,7 +233,7 @@ pub(crate) fn journals<D: Device>(volume: &Volume<D>, system: &System, out: &mut
         .journals()
         .iter()
         .filter_map(|state| state.journal.as_ref().ok())
-        .map(|journal| journal.superblock.s_feature_incompat.get() & known)
+        .map(|journal| journal.superblock.s_feature_incompat.get() & KNOWN_INCOMPAT)
         .fold(0, |all, features| all | features);
     for (state, size) in volume.journals().iter().zip(&sizes) {
         let slot = state.slot.0;
@@ -261,7 +263,7 @@ pub(crate) fn journals<D: Device>(volume: &Volume<D>, system: &System, out: &mut
             }
         };
         let sb = &journal.superblock;
-        let unknown = (sb.s_feature_incompat.get() & !known)
+        let unknown = (sb.s_feature_incompat.get() & !KNOWN_INCOMPAT)
             | sb.s_feature_compat.get()
             | sb.s_feature_ro_compat.get();
         if unknown != 0 {

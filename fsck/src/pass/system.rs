@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use cowfs_format::block::{Checked, View};
-use cowfs_format::layout::{DIR_TRAILER, Dinode, InodeFlags, RoCompat};
+use cowfs_format::layout::{DIR_TRAILER, Dinode, FileType, InodeFlags, RoCompat};
 use cowfs_format::read::{dir, extent};
 use cowfs_format::units::{BlockNo, Slot};
 use cowfs_format::volume::system::SystemFile;
@@ -12,7 +12,7 @@ use cowfs_format::volume::system::SystemFile;
 use super::chains::Allocator;
 use crate::catalogue::{AllocProblem, At, BlockKind, VolumeProblem};
 use crate::facts::groups::Kind;
-use crate::facts::{Cx, Out, why};
+use crate::facts::{Cx, Out, note_ecc, why};
 
 /// The names of the system directory.
 #[derive(Debug, Default)]
@@ -39,6 +39,12 @@ impl System {
     /// The inode of a system file.
     pub(crate) fn find(&self, file: SystemFile) -> Option<BlockNo> {
         self.files.get(file.name().as_bytes()).copied()
+    }
+
+    /// The system file that is found at an inode.
+    pub(crate) fn file_at(&self, view: View<'_>, blkno: BlockNo) -> Option<SystemFile> {
+        let mut known = in_order(view).into_iter();
+        known.find(|file| self.find(*file) == Some(blkno))
     }
 
     /// Whether any name leads to an inode.
@@ -163,17 +169,35 @@ fn lost(view: View<'_>, blkno: BlockNo) -> Option<String> {
     let (inode, faults) = view.inspect::<Dinode>(blkno);
     let usable = inode.is_some() && faults.len() <= 1;
     let fault = faults.first().filter(|_| !usable);
-    fault.map(ToString::to_string)
+    let directory = blkno == view.info().system_dir;
+    let other = inode.filter(|inode| directory && inode.file_type() != Some(FileType::Directory));
+    fault
+        .map(ToString::to_string)
+        .or_else(|| other.map(|_| "is no directory".to_owned()))
 }
 
 /// Tells which blocks of the system directory hold no entries that can be made out; whether there
-/// are any. A directory without blocks of its own is looked at like any other.
+/// are any.
 fn blocks(view: View<'_>, out: &mut Out) -> bool {
     let blkno = view.info().system_dir;
     let (inode, _) = view.inspect::<Dinode>(blkno);
-    let Some(inode) = inode.filter(|inode| inode.has_extents()) else {
+    let Some(inode) = inode else {
         return false;
     };
+    if let Some(area) = inode.inline_data() {
+        let wrong = dir::entries(area).find_map(Result::err);
+        if let Some(fault) = &wrong {
+            let why = fault.to_string();
+            out.find(
+                At::within(blkno, blkno),
+                VolumeProblem::SystemDirBlock { why },
+            );
+        }
+        return wrong.is_some();
+    }
+    if !inode.has_extents() {
+        return false;
+    }
     let with_trailer = dir::has_trailer(view, &inode);
     let mut found = false;
     for block in dir_blocks(view, &inode) {
@@ -229,6 +253,7 @@ pub(crate) fn outside(cx: &Cx<'_>, system: &System, out: &mut Out) {
         if let [fault] = faults.as_slice() {
             out.find(At::inode(blkno), BlockKind::Inode.problem(fault));
         }
+        note_ecc(out, At::inode(blkno), BlockKind::Inode.name(), inode.ecc());
         let allocator = system.find(SystemFile::GlobalInodeAlloc);
         if let Some(allocator) = allocator.filter(|_| blkno == directory && faults.is_empty()) {
             // It may hang in no chain because its allocator was made anew, or is an old copy.

@@ -8,6 +8,7 @@ use cowfs_format::layout::{
 };
 use cowfs_format::read::inode;
 use cowfs_format::units::{BlockNo, ClusterNo, low16, low32};
+use cowfs_format::volume::system::SystemFile;
 use zerocopy::FromBytes;
 
 use super::stage::{Stage, cannot};
@@ -24,13 +25,11 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
             .ok_or_else(|| cannot("it has no place"))
     };
     match *problem {
-        P::ChainCpg { expected, .. } => {
-            if !group::is_global(stage, owner()?) {
-                return Err(cannot("how large its groups are cannot be known"));
-            }
-            chains(stage, owner()?, |list| {
-                list.cl_cpg = low16(expected.into()).into()
-            })
+        P::ChainCpg { .. } => {
+            let file = stage.evidence.system.file_at(stage.view(), owner()?);
+            let file = file.ok_or_else(|| cannot("how large its groups are cannot be known"))?;
+            let cpg = group::clusters_of_group(stage, owner()?, file)?;
+            chains(stage, owner()?, |list| list.cl_cpg = cpg.into())
         }
         P::ChainBpc { expected, .. } => {
             chains(stage, owner()?, |list| list.cl_bpc = expected.into())
@@ -51,6 +50,7 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
             }
             stage.edit::<GroupDesc>(block()?, |desc| desc.bg_parent_dinode = expected.into())
         }
+        P::GroupDuplicate { other } => group::leave(stage, block()?, [owner()?, BlockNo(other)]),
         P::GroupChain { expected, .. } => {
             stage.edit::<GroupDesc>(block()?, |desc| desc.bg_chain = low16(expected).into())
         }
@@ -68,7 +68,6 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
         P::GroupUnexpected {}
         | P::GroupUnlinked {}
         | P::GroupExpected { .. }
-        | P::GroupDuplicate { .. }
         | P::GroupChainLoop { .. }
         | P::ChainNextFree { .. }
         | P::ChainEmpty { .. }
@@ -160,14 +159,23 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
             false,
         ),
         P::ClusterFree { first, count } => clusters(stage, at, first, count, true),
-        P::ClusterLeak { first, count } => clusters(stage, at, first, count, false),
+        P::ClusterLeak { first, count } => {
+            let spared = |cluster: u32| stage.spares_metadata && has_metadata(stage, cluster);
+            let all: Vec<u32> = (first..first.saturating_add(count)).collect();
+            let mut runs = all.chunk_by(|one, next| spared(*one) == spared(*next));
+            runs.try_for_each(|run| match run.first() {
+                Some(first) if !spared(*first) => {
+                    clusters(stage, at, *first, low32(run.len() as u64), false)
+                }
+                _ => Ok(()),
+            })
+        }
         P::DupClusters {
             first,
             count,
             other,
         } => part(stage, owner()?, BlockNo(other), first, count),
-        // What else claims them gets a copy.
-        P::DupClustersSystem { .. } => Ok(()),
+        P::DupClustersSystem { other, .. } => give_way(stage, owner()?, BlockNo(other)),
         P::SuballocFields { .. } => origin(stage, block()?),
         _ => slots::repair(stage, at, problem),
     }
@@ -249,7 +257,7 @@ fn is_lost(stage: &Stage<'_, '_>, blkno: BlockNo) -> bool {
 
 fn inode_bit(stage: &mut Stage<'_, '_>, blkno: BlockNo, bit: u32, used: bool) -> Result<()> {
     let (allocator, group) = group_of(stage, blkno)?;
-    let inodes = cowfs_format::volume::system::SystemFile::GlobalInodeAlloc;
+    let inodes = SystemFile::GlobalInodeAlloc;
     if !used && stage.evidence.system.find(inodes) == Some(allocator) {
         return system::remake(stage, blkno);
     }
@@ -268,6 +276,16 @@ fn clusters(stage: &Stage<'_, '_>, at: At, first: u32, count: u32, used: bool) -
     stage.set_bits(bitmap, group, bit..bit.saturating_add(count), used)
 }
 
+/// Whether a cluster holds a block that says it is metadata.
+fn has_metadata(stage: &Stage<'_, '_>, cluster: u32) -> bool {
+    let first = stage.geo().first_block(ClusterNo(cluster));
+    (0..stage.geo().blocks_per_cluster()).any(|nth| {
+        let block = stage.view().raw(first.plus(nth));
+        let signature = block.ok().and_then(|block| block.first_chunk().copied());
+        signature.is_none_or(|signature| check_offset_of(signature).is_some())
+    })
+}
+
 /// Whether what an inode holds may move to other clusters.
 fn moves(stage: &Stage<'_, '_>, blkno: BlockNo) -> bool {
     inode::read(stage.view(), blkno).is_ok_and(|inode| {
@@ -275,6 +293,36 @@ fn moves(stage: &Stage<'_, '_>, blkno: BlockNo) -> bool {
         let file = matches!(kind, Some(FileType::Regular | FileType::Symlink));
         file && !inode.flags().contains(InodeFlags::SYSTEM)
     })
+}
+
+/// Makes a file of the volume itself anew that claims what something else claims, when nobody misses what it
+/// holds and the other cannot move. Of two such files it is the one with the higher number.
+fn give_way(stage: &mut Stage<'_, '_>, owner: BlockNo, other: BlockNo) -> Result<()> {
+    if moves(stage, other) {
+        // That gets a copy.
+        return Ok(());
+    }
+    let is_missed = |blkno| {
+        use SystemFile as F;
+        let file = stage.evidence.system.file_at(stage.view(), blkno);
+        !matches!(
+            file,
+            Some(
+                F::BadBlocks
+                    | F::SlotMap
+                    | F::Heartbeat
+                    | F::Journal(_)
+                    | F::UserQuota
+                    | F::GroupQuota
+                    | F::LocalUserQuota(_)
+                    | F::LocalGroupQuota(_)
+            )
+        )
+    };
+    if is_missed(owner) || (!is_missed(other) && owner < other) {
+        return Ok(());
+    }
+    system::remake(stage, owner)
 }
 
 /// Gives one of two files that use the same clusters a copy of its own. The one with the lower

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use cowfs_format::block::{Checked, MetaBlock};
+use cowfs_format::block::Checked;
 use cowfs_format::ecc;
 use cowfs_format::error::Result;
 use cowfs_format::layout::{
@@ -16,7 +16,7 @@ use cowfs_format::units::{BlockNo, low16};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::stage::{Stage, cannot};
-use super::{alloc, connect, index, system};
+use super::{alloc, connect, index, names, system};
 use crate::catalogue::{At, DirProblem};
 use crate::pass::dir::shown;
 
@@ -28,7 +28,10 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &DirProblem) ->
     use DirProblem as P;
     let directory = at.inode.ok_or_else(|| cannot("it has no inode"))?;
     match problem {
-        P::Zero {} => recount(stage, directory),
+        P::Zero {} => match recount(stage, directory) {
+            Err(_) => emptied(stage, directory),
+            done => done,
+        },
         P::DottyDup { name } => {
             let name = name.as_bytes();
             change(stage, at, |entry, dotty| {
@@ -59,8 +62,11 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &DirProblem) ->
         }),
         P::InodeRange { name, target } | P::InodeFree { name, target } => {
             let view = stage.view();
-            if directory == view.info().system_dir {
-                return Err(cannot("names of the volume's own files are not given up"));
+            if directory == view.info().system_dir
+                && let Some(file) = stage.evidence.system.file_at(view, BlockNo(*target))
+                && file.name() == *name
+            {
+                return names::found_empty(stage, file, BlockNo(*target));
             }
             change(stage, at, |entry, _| {
                 let wanted = entry.inode.0 == *target && shown(entry.name) == *name;
@@ -381,6 +387,36 @@ fn duplicate(stage: &Stage<'_, '_>, at: At, name: &str) -> Result<()> {
     })
 }
 
+/// Gives a directory of which no block can be made out an empty one. Whoever lost their names get others.
+fn emptied(stage: &mut Stage<'_, '_>, directory: BlockNo) -> Result<()> {
+    let info = stage.view().info();
+    let (root, system_dir) = (info.root, info.system_dir);
+    if directory == system_dir || stage.evidence.system.names(directory) {
+        return system::remake(stage, directory);
+    }
+    let mut children = stage.evidence.children.iter();
+    let known = children.find(|(child, _)| *child == directory);
+    let parent = known.map_or(root, |(_, parent)| *parent);
+    stage.transact(|txn| {
+        txn.remake_data(directory, &[])?;
+        txn.forget_index(directory)?;
+        txn.remake_directory(directory, parent)
+    })
+}
+
+/// Finds the way on behind the first entry in an inode that cannot be.
+pub(super) fn way_on(stage: &Stage<'_, '_>, directory: BlockNo) -> Result<()> {
+    let mut end = 0;
+    {
+        let inode = inode::read(stage.view(), directory)?;
+        let area = inode.inline_data().unwrap_or_default();
+        for entry in entries(area).map_while(Result::ok) {
+            end = entry.offset + entry.rec_len;
+        }
+    }
+    length(stage, At::inode(directory), end as u64)
+}
+
 /// Finds the way on behind an entry that cannot be: the next place from which entries follow each
 /// other to the end of the area. The entry keeps its name when that can be; else what lies between
 /// is free.
@@ -495,9 +531,7 @@ fn root(stage: &mut Stage<'_, '_>, root: BlockNo) -> Result<()> {
         }
         return Ok(());
     };
-    // As it was seen: while it is not in use, nobody looks for flipped bits in it.
-    let mut bytes = inode.into_bytes();
-    stage.put_run(root, Some(Dinode::CHECK_AT), &mut bytes)?;
+    drop(inode);
     stage.edit::<Dinode>(root, |inode| {
         let marks = InodeFlags::VALID | InodeFlags::SYSTEM;
         inode.i_flags = (inode.flags() | marks).bits().into();

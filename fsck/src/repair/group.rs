@@ -42,23 +42,37 @@ pub(super) fn is_allocator(stage: &Stage<'_, '_>, inode: BlockNo) -> bool {
 /// Brings a descriptor that says that it is another block home, when that block says that it is this
 /// one; or else has it say where it is.
 pub(super) fn home(stage: &Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
-    let says = |blkno: BlockNo| {
-        let (desc, faults) = stage.view().inspect::<GroupDesc>(blkno);
-        let known = desc.filter(|_| faults.len() <= 1);
-        known.map(|desc| BlockNo(desc.bg_blkno.get()))
-    };
-    let other = says(blkno).ok_or_else(|| cannot("the block is not what it was"))?;
+    let other = says(stage, blkno).ok_or_else(|| cannot("the block is not what it was"))?;
     if other == blkno {
         // The other one was brought home.
         return Ok(());
     }
-    if stage.geo().contains(other, 1) && says(other) == Some(blkno) {
+    if exchange(stage, blkno, other)? {
+        return Ok(());
+    }
+    stage.edit::<GroupDesc>(blkno, |desc| desc.bg_blkno = blkno.0.into())
+}
+
+/// The block that a descriptor says it is.
+fn says(stage: &Stage<'_, '_>, blkno: BlockNo) -> Option<BlockNo> {
+    let (desc, faults) = stage.view().inspect::<GroupDesc>(blkno);
+    let known = desc.filter(|_| faults.len() <= 1);
+    known.map(|desc| BlockNo(desc.bg_blkno.get()))
+}
+
+/// Brings two descriptors home that each say they are the other's block; whether they do.
+fn exchange(stage: &Stage<'_, '_>, blkno: BlockNo, other: BlockNo) -> Result<bool> {
+    let mutual = says(stage, blkno) == Some(other)
+        && stage.geo().contains(other, 1)
+        && says(stage, other) == Some(blkno);
+    if mutual && blkno != other {
         let mut here = stage.view().raw(blkno)?.into_owned();
         let mut there = stage.view().raw(other)?.into_owned();
         stage.put_run(other, Some(GroupDesc::CHECK_AT), &mut here)?;
-        return stage.put_run(blkno, Some(GroupDesc::CHECK_AT), &mut there);
+        stage.put_run(blkno, Some(GroupDesc::CHECK_AT), &mut there)?;
+        return Ok(true);
     }
-    stage.edit::<GroupDesc>(blkno, |desc| desc.bg_blkno = blkno.0.into())
+    Ok(false)
 }
 
 /// What all groups of an allocator have in common.
@@ -72,11 +86,8 @@ struct Plan {
     room: usize,
 }
 
-/// Links the groups of an allocator anew, makes lost descriptors again and counts everything.
-pub(super) fn rebuild(stage: &mut Stage<'_, '_>, inode: BlockNo) -> Result<()> {
-    if !stage.first("allocator", inode) {
-        return Ok(());
-    }
+/// What the groups of an allocator have in common, and the heads of its chains.
+fn plan(stage: &Stage<'_, '_>, inode: BlockNo) -> Result<(Plan, Vec<BlockNo>)> {
     let allocator = allocator_of(stage, inode);
     let global = is_global(stage, inode);
     if allocator.is_none() && !global {
@@ -88,29 +99,63 @@ pub(super) fn rebuild(stage: &mut Stage<'_, '_>, inode: BlockNo) -> Result<()> {
         .ok_or_else(|| cannot("the inode of the allocator is damaged"))?;
     let chains = ChainsView::parse(block.body())
         .ok_or_else(|| cannot("there is no room for a list of chains"))?;
-    let geo = stage.geo();
     let plan = Plan {
         inode,
         allocator,
         cpg: if global {
-            low16(geo.clusters_per_group().into())
+            low16(stage.geo().clusters_per_group().into())
         } else {
             chains.head.cl_cpg.get()
         },
         bpc: if global {
             1
         } else {
-            low16(geo.blocks_per_cluster())
+            low16(stage.geo().blocks_per_cluster())
         },
         room: chains.capacity,
     };
-    let heads: Vec<BlockNo> = chains
-        .recs
-        .iter()
-        .map(|r| BlockNo(r.c_blkno.get()))
-        .collect();
-    drop(block);
-    let groups: Vec<BlockNo> = if global {
+    let heads = chains.recs.iter().map(|r| BlockNo(r.c_blkno.get()));
+    Ok((plan, heads.collect()))
+}
+
+/// Leaves a group that hangs in two allocators to the one that more of its blocks say they came from.
+pub(super) fn leave(
+    stage: &mut Stage<'_, '_>,
+    group: BlockNo,
+    allocators: [BlockNo; 2],
+) -> Result<()> {
+    let first = stage.geo().cluster_of(group);
+    let given = |inode: BlockNo| -> Result<u32> {
+        let (plan, _) = plan(stage, inode)?;
+        let clusters: Vec<ClusterNo> = (0..plan.cpg.into())
+            .map(|nth| ClusterNo(first.0.saturating_add(nth)))
+            .collect();
+        let bits = bits_of(stage, &plan, 0);
+        Ok(count_ones(&used(stage, &plan, &clusters, bits)?, bits))
+    };
+    let [one, other] = allocators;
+    if one == other {
+        // Two of its groups claim the same clusters, or it is linked twice.
+        let (plan, _) = plan(stage, one)?;
+        pieces::relist(stage, group, plan.cpg.into())?;
+        return rebuild(stage, one);
+    }
+    let (owner, loser) = match given(one)? >= given(other)? {
+        true => (one, other),
+        false => (other, one),
+    };
+    stage.edit::<GroupDesc>(group, |desc| desc.bg_parent_dinode = owner.0.into())?;
+    rebuild(stage, loser)
+}
+
+/// Links the groups of an allocator anew, makes lost descriptors again and counts everything.
+pub(super) fn rebuild(stage: &mut Stage<'_, '_>, inode: BlockNo) -> Result<()> {
+    if !stage.first("allocator", inode) {
+        return Ok(());
+    }
+    let (plan, heads) = plan(stage, inode)?;
+    let geo = stage.geo();
+    let groups: Vec<BlockNo> = if plan.allocator.is_none() {
         (0..geo.cluster_groups())
             .map(|k| geo.group_block(k))
             .collect()
@@ -164,6 +209,11 @@ fn find(stage: &Stage<'_, '_>, plan: &Plan, heads: &[BlockNo]) -> Result<Vec<Blo
         // The volume's own inodes lie where the superblock says, whatever leads to their group.
         lost.extend(system::own_group(stage).map(|(group, _)| group));
     }
+    if let Some(allocator) = &plan.allocator {
+        let missed = stage.evidence.missed_groups.iter();
+        let own = missed.filter(|(slot, _)| allocator.gives_inodes_to(*slot));
+        lost.extend(own.map(|(_, group)| *group));
+    }
     for number in 0..geo.cluster_groups() {
         let (desc, faults) = stage.view().inspect::<GroupDesc>(geo.group_block(number));
         let desc = desc.filter(|_| faults.len() <= 1);
@@ -184,6 +234,10 @@ fn find(stage: &Stage<'_, '_>, plan: &Plan, heads: &[BlockNo]) -> Result<Vec<Blo
                 lost.insert(group);
             }
             let signed = block.starts_with(&GroupDesc::SIGNATURE);
+            drop(block);
+            if signed && let Some(other) = says(stage, blkno) {
+                exchange(stage, blkno, other)?;
+            }
             if signed && is_group(stage, plan, blkno) {
                 let (group, _) = stage.view().inspect::<GroupDesc>(blkno);
                 let next = group.map_or(0, |group| group.bg_next_group.get());

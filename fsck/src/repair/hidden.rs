@@ -2,6 +2,7 @@
 //! not be made while something could not be seen.
 
 use cowfs_format::units::BlockNo;
+use cowfs_format::volume::system::SystemFile;
 
 use crate::catalogue::{
     AllocProblem, DirProblem, Finding, InodeProblem, Problem, RefcountProblem, VolumeProblem,
@@ -11,28 +12,44 @@ use crate::catalogue::{
 /// What could not be seen.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hidden {
+    /// The directory whose names lead to the allocators of everything.
+    system_dir: BlockNo,
     /// Inodes in use may have been missed.
     inodes: bool,
     /// Names may have been missed.
     names: bool,
     /// Uses of clusters or of metadata blocks may have been missed.
     claims: bool,
+    /// A repair failed for want of space. What hides who uses a cluster may be what cannot be repaired without
+    /// some: clusters that hold no metadata are given back then.
+    short: bool,
 }
 
 impl Hidden {
     /// What these findings hide together, on a volume with that system directory.
-    pub(super) fn by<'f>(findings: impl Iterator<Item = &'f Finding>, system_dir: BlockNo) -> Self {
-        let mut all = Self::default();
+    pub(super) fn by<'f>(
+        findings: impl Iterator<Item = &'f Finding>,
+        system_dir: BlockNo,
+        short: bool,
+    ) -> Self {
+        let mut all = Self {
+            system_dir,
+            short,
+            ..Self::default()
+        };
         for finding in findings {
             let mut one = Self::by_one(&finding.problem);
-            // A system file without an inode may be the allocator of everything.
-            let names = matches!(finding.problem, Problem::DirProblem(_));
-            one.inodes |= names && finding.at.inode == Some(system_dir);
+            one.inodes |= finding.at.inode == Some(system_dir) && may_be_allocator(finding);
             all.inodes |= one.inodes;
             all.names |= one.names || one.inodes;
             all.claims |= one.claims || one.inodes;
         }
         all
+    }
+
+    /// Whether it cannot be known of everything who uses it.
+    pub(super) const fn hides_claims(self) -> bool {
+        self.claims
     }
 
     fn by_one(problem: &Problem) -> Self {
@@ -153,13 +170,17 @@ impl Hidden {
 
     /// Why a finding must not be repaired yet.
     pub(super) fn forbids(self, finding: &Finding) -> Option<&'static str> {
+        let of_system_dir = finding.at.inode == Some(self.system_dir);
         let (wants_inodes, wants_names, wants_claims) = match &finding.problem {
+            // What other names lead to is found through these.
+            Problem::DirProblem(_) if of_system_dir => (false, false, false),
             Problem::AllocProblem(problem) => {
                 use AllocProblem as P;
-                let claims = matches!(
-                    problem,
-                    P::MetaLeak { .. } | P::ClusterLeak { .. } | P::LallocRepair { .. }
-                );
+                let claims = match problem {
+                    P::ClusterLeak { .. } => !self.short || self.inodes,
+                    P::MetaLeak { .. } | P::LallocRepair { .. } => true,
+                    _ => false,
+                };
                 (false, false, claims)
             }
             Problem::InodeProblem(problem) => {
@@ -202,5 +223,16 @@ impl Hidden {
             return Some("files that cannot be read may use it");
         }
         None
+    }
+}
+
+/// Whether a name of the system directory that leads to nothing may be that of an allocator.
+fn may_be_allocator(finding: &Finding) -> bool {
+    use DirProblem as P;
+    match &finding.problem {
+        Problem::DirProblem(P::InodeFree { name, .. } | P::InodeRange { name, .. }) => {
+            *name != SystemFile::BadBlocks.name()
+        }
+        _ => false,
     }
 }

@@ -156,7 +156,7 @@ fn mark(stage: &Stage<'_, '_>, blkno: BlockNo, dirty: bool) -> Result<()> {
 pub(super) fn features(
     stage: &Stage<'_, '_>,
     slot: Slot,
-    change: impl FnOnce(u32) -> u32,
+    change: impl FnOnce(&mut JournalSuperBlock),
 ) -> Result<()> {
     let (_, extents) = clean_journal(stage, slot)?;
     let geo = stage.geo();
@@ -164,11 +164,9 @@ pub(super) fn features(
         .next()
         .ok_or_else(|| cannot("it has no blocks"))?;
     stage.edit_run(home, 1, None, |bytes| {
-        let place = bytes
-            .get_mut(0x28..0x2C)
-            .ok_or_else(|| cannot("the journal's superblock is short"))?;
-        let now = u32::from_be_bytes([place[0], place[1], place[2], place[3]]);
-        place.copy_from_slice(&change(now).to_be_bytes());
+        let (head, _) = JournalSuperBlock::mut_from_prefix(bytes)
+            .map_err(|_| cannot("the journal's superblock is short"))?;
+        change(head);
         Ok(())
     })
 }

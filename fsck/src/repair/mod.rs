@@ -254,6 +254,8 @@ pub fn repair(
         history,
         tried: HashSet::new(),
         retries: RETRIES,
+        short: false,
+        spares_metadata: false,
         given,
         seal_file: options.seal_file.clone(),
         from_seal,

@@ -58,6 +58,21 @@ pub(super) fn name(stage: &mut Stage<'_, '_>, name: &str) -> Result<()> {
     })
 }
 
+/// Gives a system file an inode whose name leads to none.
+pub(super) fn found_empty(
+    stage: &mut Stage<'_, '_>,
+    file: SystemFile,
+    blkno: BlockNo,
+) -> Result<()> {
+    if is_misled(stage, blkno) {
+        return name(stage, &file.name());
+    }
+    if stage.evidence.groups.locate(blkno).is_none() {
+        return Err(cannot("the group of its inode is lost"));
+    }
+    system::make(stage, file, blkno)
+}
+
 /// Takes the names of an inode out of the system directory: what it was, this volume does not need.
 pub(super) fn forget(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
     let system_dir = stage.view().info().system_dir;
@@ -118,15 +133,17 @@ pub(super) fn unnamed(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
     stage.transact(|txn| txn.add_name(directory, name.as_bytes(), blkno, file_type, now))
 }
 
-/// Whether a block of the group of the volume's own inodes holds nothing that is in use.
+/// Whether a block of the group of the volume's own inodes holds nothing that is in use, or nothing that can
+/// be made out.
 fn is_free(stage: &Stage<'_, '_>, blkno: BlockNo) -> bool {
     let info = stage.view().info();
     let taken = stage.named.contains(&blkno)
         || stage.evidence.system.names(blkno)
         || blkno == info.root
         || blkno == info.system_dir;
-    let (inode, _) = stage.view().inspect::<Dinode>(blkno);
-    !taken && inode.is_none_or(|inode| !inode.flags().contains(InodeFlags::VALID))
+    let (inode, faults) = stage.view().inspect::<Dinode>(blkno);
+    let in_use = inode.is_some_and(|inode| inode.flags().contains(InodeFlags::VALID));
+    !taken && (!in_use || faults.len() > 1)
 }
 
 /// The inode of a file that lost its name.

@@ -32,7 +32,9 @@ pub(super) fn remake(stage: &mut Stage<'_, '_>, allocator: BlockNo, group: Block
         .and_then(|inode| ChainsView::parse(inode.body()))
         .map_or(0, |chains| u32::from(chains.head.cl_cpg.get()));
     drop(inode);
-    let mut pieces = listed(stage, group, clusters)?;
+    let Ok(mut pieces) = listed(stage, group, clusters) else {
+        return relist(stage, group, clusters);
+    };
     let bpc = stage.geo().blocks_per_cluster();
     for (nth, piece) in pieces.iter_mut().enumerate() {
         let geo = stage.geo();
@@ -70,6 +72,23 @@ pub(super) fn remake(stage: &mut Stage<'_, '_>, allocator: BlockNo, group: Block
     })
 }
 
+/// Writes a list of pieces by what lies where, for a group whose own list cannot be made out.
+pub(super) fn relist(stage: &Stage<'_, '_>, group: BlockNo, count: u32) -> Result<()> {
+    if !stage.view().info().has(Incompat::DISCONTIG_BG) {
+        return Ok(());
+    }
+    let known = clusters(stage, group, count)?;
+    let new = list(stage, &known)?;
+    stage.edit_bytes::<GroupDesc>(group, |bytes| {
+        let space = bytes.get_mut(GROUP_LIST..).unwrap_or_default();
+        space.fill(0);
+        if let Some(place) = space.get_mut(..new.len()) {
+            place.copy_from_slice(&new);
+        }
+        Ok(())
+    })
+}
+
 /// Where the clusters of a group lie whose descriptor is lost, of which there are `count`: where blocks
 /// say so, and beside those, as far as nothing uses what lies there.
 pub(super) fn clusters(
@@ -89,11 +108,20 @@ pub(super) fn clusters(
         return in_one();
     }
     let bpc = geo.blocks_per_cluster();
-    let idle_blocks = stage.idle_blocks.get_or_init(|| idle_blocks(stage));
-    let Some(known) = idle_blocks.get(&group) else {
+    let idle_blocks = stage
+        .idle_blocks
+        .get_or_init(|| blocks_by_group(stage, &adopt::idle(stage)));
+    let own = held(stage, group);
+    let own_blocks = blocks_by_group(stage, &own);
+    let known: Vec<&(u64, BlockNo)> = [idle_blocks, &own_blocks]
+        .into_iter()
+        .filter_map(|blocks| blocks.get(&group))
+        .flatten()
+        .collect();
+    if known.is_empty() {
         return in_one();
-    };
-    let mut idle: BTreeSet<ClusterNo> = adopt::idle(stage).into_iter().collect();
+    }
+    let mut idle: BTreeSet<ClusterNo> = adopt::idle(stage).into_iter().chain(own).collect();
     let mut places: Vec<Option<ClusterNo>> = vec![None; count as usize];
     let mut put = |nth: usize, cluster: ClusterNo, idle: &mut BTreeSet<ClusterNo>| {
         let place = places.get_mut(nth).filter(|place| place.is_none());
@@ -138,12 +166,31 @@ pub(super) fn clusters(
     found.map_or_else(in_one, Ok)
 }
 
-/// The blocks in clusters that nothing uses which say that they came from a group: by group, with their
-/// bits. (Looked up once a round: a garbled list of chains asks for hundreds of groups.)
-fn idle_blocks(stage: &Stage<'_, '_>) -> HashMap<BlockNo, Vec<(u64, BlockNo)>> {
+/// The clusters that a group holds as far as it is known.
+fn held(stage: &Stage<'_, '_>, group: BlockNo) -> Vec<ClusterNo> {
+    let geo = stage.geo();
+    let bpc = geo.blocks_per_cluster().max(1);
+    let mut all = stage.evidence.groups.all().iter();
+    let Some(known) = all.find(|known| known.blkno == group) else {
+        return Vec::new();
+    };
+    let clusters = (0..known.bits).step_by(index(bpc));
+    let mut clusters: Vec<ClusterNo> = clusters
+        .filter_map(|bit| Some(geo.cluster_of(known.block_of(bit)?)))
+        .collect();
+    clusters.dedup();
+    clusters
+}
+
+/// The blocks in some clusters which say that they came from a group: by group, with their bits. (For the
+/// clusters that nothing uses, looked up once a round: a garbled list of chains asks for hundreds of groups.)
+fn blocks_by_group(
+    stage: &Stage<'_, '_>,
+    clusters: &[ClusterNo],
+) -> HashMap<BlockNo, Vec<(u64, BlockNo)>> {
     let geo = stage.geo();
     let mut found: HashMap<BlockNo, Vec<(u64, BlockNo)>> = HashMap::new();
-    for cluster in adopt::idle(stage) {
+    for &cluster in clusters {
         for nth in 0..geo.blocks_per_cluster() {
             let blkno = geo.first_block(cluster).plus(nth);
             if let Some((group, bit)) = origin(stage, blkno) {

@@ -135,10 +135,18 @@ pub fn rebuild(device: &dyn Device) -> Result<Rebuilt> {
     found.superblock()
 }
 
+/// A sector that looks like the beginning of an inode of the volume itself.
+struct Place {
+    at: u64,
+    /// Bits of the block size and generation, when its block number is that of its place.
+    of: Option<(u32, u32)>,
+    flags: InodeFlags,
+}
+
 /// Finds the volume's own inodes, by the block numbers and generations that most of them agree on.
 fn look(device: &dyn Device) -> Result<Found<'_>> {
     let mut votes: BTreeMap<(u32, u32), usize> = BTreeMap::new();
-    let mut places: Vec<(Option<(u32, u32)>, u64, InodeFlags)> = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
     let end = device.size().min(NEAR);
     let mut piece = vec![0; PIECE];
     let mut at = 0;
@@ -167,11 +175,12 @@ fn look(device: &dyn Device) -> Result<Found<'_>> {
                 .into_iter()
                 .find(|bits| blkno != 0 && blkno.checked_shl(*bits) == Some(place));
             if own {
-                let key = bits.map(|bits| (bits, head.i_fs_generation.get()));
-                if let Some(key) = key {
-                    *votes.entry(key).or_default() += 1;
+                let of = bits.map(|bits| (bits, head.i_fs_generation.get()));
+                if let Some(of) = of {
+                    *votes.entry(of).or_default() += 1;
                 }
-                places.push((key, place, head.flags()));
+                let (at, flags) = (place, head.flags());
+                places.push(Place { at, of, flags });
             }
         }
         at += len as u64;
@@ -181,11 +190,11 @@ fn look(device: &dyn Device) -> Result<Found<'_>> {
         .max_by_key(|(_, votes)| *votes)
         .ok_or_else(|| cannot("no inode of a volume was found near the beginning"))?;
     let mut inodes = Vec::new();
-    for &(key, place, _) in &places {
-        if key == Some((block_bits, generation)) {
+    for place in &places {
+        if place.of == Some((block_bits, generation)) {
             let mut bytes = vec![0; 1 << block_bits];
-            if device.read_at(place, &mut bytes).is_ok() {
-                let blkno = BlockNo(place >> block_bits);
+            if device.read_at(place.at, &mut bytes).is_ok() {
+                let blkno = BlockNo(place.at >> block_bits);
                 inodes.push(Own { blkno, bytes });
             }
         }
@@ -194,8 +203,8 @@ fn look(device: &dyn Device) -> Result<Found<'_>> {
     let among = blkno(inodes.first())..=blkno(inodes.last());
     let strays = places
         .iter()
-        .filter(|(key, place, _)| key.is_none() && among.contains(&(place >> block_bits)))
-        .map(|(_, _, flags)| *flags)
+        .filter(|place| place.of.is_none() && among.contains(&(place.at >> block_bits)))
+        .map(|place| place.flags)
         .collect();
     Ok(Found {
         device,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use cowfs_format::device::{DeviceMut, OverlayDevice};
-use cowfs_format::error::Result;
+use cowfs_format::error::{Error, Result};
 use cowfs_format::toolkit::progress::Progress;
 use cowfs_format::toolkit::report::Report;
 use cowfs_format::txn::Timestamp;
@@ -41,6 +41,10 @@ pub(super) struct Staging<'d> {
     /// How often what is left is tried again, once nothing else is left to do: what was missing for it, space or
     /// something readable, may have come with another repair, or another repair undid it.
     pub(super) retries: usize,
+    /// Whether a repair failed for want of space.
+    pub(super) short: bool,
+    /// Whether space is given back although damage hides who uses some of it.
+    pub(super) spares_metadata: bool,
     /// What was found and staged before the first check.
     pub(super) given: Option<Finding>,
     pub(super) seal_file: Option<PathBuf>,
@@ -120,6 +124,7 @@ impl<'d> Staging<'d> {
             }
             let mut stage =
                 Stage::new(&mut volume, &checked.evidence, self.now, self.reset_journal);
+            stage.spares_metadata = self.spares_metadata;
             for finding in plan {
                 let name = key(finding);
                 if let Err(error) = apply(&mut stage, finding) {
@@ -129,6 +134,7 @@ impl<'d> Staging<'d> {
                     if own && block::heal(&stage, &error) {
                         continue;
                     }
+                    self.short |= matches!(error, Error::NoSpace { .. });
                     let why = error.to_string();
                     let why = why.strip_prefix("not written: ").unwrap_or(&why);
                     self.history.failed(&name, why);
@@ -160,7 +166,8 @@ impl<'d> Staging<'d> {
         decider: &mut Decider<'_>,
     ) -> Vec<&'c Finding> {
         let all = checked.findings.iter().chain(&checked.aside);
-        let hidden = Hidden::by(all, volume_dir);
+        let hidden = Hidden::by(all, volume_dir, self.short);
+        self.spares_metadata = hidden.hides_claims();
         for layer in Layer::ALL {
             let mut plan = Vec::new();
             for finding in &checked.findings {

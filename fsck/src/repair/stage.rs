@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use cowfs_format::block::{MetaBlock, View};
+use cowfs_format::block::{Checked, EccState, MetaBlock, View, VolumeInfo};
 use cowfs_format::device::{DeviceMut, OverlayDevice};
 use cowfs_format::ecc::{self, Verdict};
 use cowfs_format::error::{Error, Result};
@@ -35,6 +35,8 @@ pub(super) struct Stage<'s, 'd> {
     pub(super) now: Timestamp,
     /// Whether journals beyond help are emptied, whatever they may hold.
     pub(super) resets_journals: bool,
+    /// Whether clusters that hold metadata are not given back, because it may be in use.
+    pub(super) spares_metadata: bool,
     /// What was rebuilt as a whole in this round: what of, and where.
     done: HashSet<(&'static str, BlockNo)>,
     /// Attributes to be dropped when the round ends, since dropping one renumbers the others.
@@ -62,6 +64,7 @@ impl<'s, 'd> Stage<'s, 'd> {
             evidence,
             now,
             resets_journals,
+            spares_metadata: false,
             done,
             dropped: BTreeMap::new(),
             adopted: HashSet::new(),
@@ -133,12 +136,18 @@ impl<'s, 'd> Stage<'s, 'd> {
         Ok(self.volume.device().write_at(offset, bytes)?)
     }
 
-    /// Edits the bytes of a metadata block.
+    /// Edits the bytes of a metadata block. What more than one flipped bit did to it is put right on the way,
+    /// when it can be told.
     pub(super) fn edit_bytes<B: MetaBlock>(
         &self,
         blkno: BlockNo,
         change: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
+        let (block, _) = self.view().inspect::<B>(blkno);
+        let mended = |block: &Checked<'_, B>| matches!(block.ecc(), EccState::Mended { .. });
+        if let Some(block) = block.filter(mended) {
+            self.put_run(blkno, Some(B::CHECK_AT), &mut block.into_bytes())?;
+        }
         self.edit_run(blkno, 1, Some(B::CHECK_AT), |bytes| {
             if !bytes.starts_with(&B::SIGNATURE) {
                 return Err(cannot("the block is not what it was"));
@@ -158,6 +167,23 @@ impl<'s, 'd> Stage<'s, 'd> {
             change(head);
             Ok(())
         })
+    }
+
+    /// Edits the superblock that the volume was opened by.
+    pub(super) fn edit_superblock(
+        &self,
+        change: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let blkno = self.view().info().superblock;
+        let mut bytes = self.view().raw(blkno)?.into_owned();
+        if self.view().has_ecc()
+            && ecc::verify(&bytes, Dinode::CHECK_AT) == Verdict::Bad
+            && let Some((_, flips)) = VolumeInfo::mended(&bytes, blkno)
+        {
+            flips.apply(&mut bytes);
+            self.put_run(blkno, Some(Dinode::CHECK_AT), &mut bytes)?;
+        }
+        self.edit_run(blkno, 1, Some(Dinode::CHECK_AT), change)
     }
 
     /// Runs a transaction over the staged volume.

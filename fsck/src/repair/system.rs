@@ -27,12 +27,7 @@ pub(super) fn remake(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
     if blkno == info.root || blkno == info.system_dir {
         return directory(stage, blkno, InodeFlags::SYSTEM);
     }
-    let found = wanted(stage.view())
-        .into_iter()
-        .map(|(file, _)| file)
-        .chain([SystemFile::BadBlocks])
-        .find(|file| stage.evidence.system.find(*file) == Some(blkno));
-    match found {
+    match stage.evidence.system.file_at(stage.view(), blkno) {
         Some(file) => make(stage, file, blkno),
         None => {
             names::forget(stage, blkno)?;
@@ -118,14 +113,21 @@ pub(super) fn own_group(stage: &Stage<'_, '_>) -> Result<(BlockNo, u32)> {
         }
         let (desc, faults) = view.inspect::<GroupDesc>(blkno);
         if let Some(desc) = desc.filter(|_| faults.len() <= 1) {
-            let bits = u32::from(desc.bg_bits.get());
+            let bits = match faults.is_empty() {
+                true => u32::from(desc.bg_bits.get()),
+                // It may be another group's.
+                false => group::bits_of_own_group(stage),
+            };
             if u64::from(bits) > back {
                 return Ok((blkno, bits));
             }
             break;
         }
     }
-    // Without its descriptor: an inode of it says how far it is from there.
+    // Without its descriptor: an inode of it says how far it is from there. Where there is none, either: the
+    // first two inodes of a new volume are the two directories.
+    let new = BlockNo(root.0.saturating_sub(1));
+    let as_new = system_dir.0 == root.0 + 1 && stage.geo().is_cluster_aligned(new);
     let around = system_dir.0.saturating_sub(NEAR)..system_dir.0 + NEAR;
     let bits = group::bits_of_own_group(stage);
     around
@@ -140,6 +142,7 @@ pub(super) fn own_group(stage: &Stage<'_, '_>) -> Result<(BlockNo, u32)> {
             let inside = (group + 1..group + u64::from(bits)).contains(&system_dir.0);
             inside.then_some((BlockNo(group), bits))
         })
+        .or_else(|| as_new.then_some((new, bits)))
         .ok_or_else(|| cannot("the group of the volume's own inodes cannot be found"))
 }
 
@@ -235,6 +238,9 @@ pub(super) fn directory(
 pub(super) fn empty_block(stage: &Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
     let view = stage.view();
     let directory = view.info().system_dir;
+    if blkno == directory {
+        return super::dir::way_on(stage, directory);
+    }
     let inode = inode::read(view, directory)?;
     let with_trailer = dir::has_trailer(view, &inode);
     let first = dir_blocks(view, &inode).first() == Some(&blkno);

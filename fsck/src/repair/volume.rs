@@ -1,6 +1,5 @@
 //! Superblocks, and what the system files are marked as.
 
-use cowfs_format::block::MetaBlock;
 use cowfs_format::ecc;
 use cowfs_format::error::Result;
 use cowfs_format::layout::{
@@ -13,6 +12,7 @@ use zerocopy::FromBytes;
 use super::stage::{Stage, cannot};
 use super::{block, contents, extents, journal, names, quota, settle, system};
 use crate::catalogue::{At, VolumeProblem};
+use crate::pass::superblock::KNOWN_INCOMPAT;
 use crate::pass::system::{KINDS, wanted};
 
 /// Repairs a problem of the volume as a whole.
@@ -29,16 +29,13 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &VolumeProblem)
         P::EccParity { what } => block::stamp(stage, at, what),
         P::Reserved { .. } => block::clear_reserved(stage, at),
         P::SuperblockClusters { superblock, .. } => bitmap_clusters(stage, *superblock),
-        P::SuperblockGen { expected, .. } => {
-            let blkno = stage.view().info().superblock;
-            stage.edit_run(blkno, 1, Some(Dinode::CHECK_AT), |bytes| {
-                let head = Dinode::mut_from_prefix(bytes);
-                let (head, _) = head.map_err(|_| cannot("the block is short"))?;
-                head.i_generation = (*expected).into();
-                head.i_fs_generation = (*expected).into();
-                Ok(())
-            })
-        }
+        P::SuperblockGen { expected, .. } => stage.edit_superblock(|bytes| {
+            let head = Dinode::mut_from_prefix(bytes);
+            let (head, _) = head.map_err(|_| cannot("the block is short"))?;
+            head.i_generation = (*expected).into();
+            head.i_fs_generation = (*expected).into();
+            Ok(())
+        }),
         P::FirstGroup { expected, .. } => set(stage, "s_first_cluster_group", *expected),
         P::TunefsUnfinished { bits } => {
             let now = get(stage, "s_feature_incompat")?;
@@ -59,11 +56,16 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &VolumeProblem)
         P::JournalUnknownFeature { slot, .. } if stage.resets_journals => {
             journal::remake(stage, Slot(*slot))
         }
-        P::JournalUnknownFeature { slot, features } => {
-            journal::features(stage, Slot(*slot), |now| now & !features)
-        }
+        P::JournalUnknownFeature { slot, .. } => journal::features(stage, Slot(*slot), |sb| {
+            let known = sb.s_feature_incompat.get() & KNOWN_INCOMPAT;
+            sb.s_feature_incompat = known.into();
+            sb.s_feature_compat = 0.into();
+            sb.s_feature_ro_compat = 0.into();
+        }),
         P::JournalMissingFeature { slot, features } => {
-            journal::features(stage, Slot(*slot), |now| now | features)
+            journal::features(stage, Slot(*slot), |sb| {
+                sb.s_feature_incompat = (sb.s_feature_incompat.get() | features).into();
+            })
         }
         P::JournalTooSmall { .. } => match at.inode {
             Some(inode) => extents::recount(stage, inode),
@@ -110,8 +112,7 @@ fn get(stage: &Stage<'_, '_>, name: &str) -> Result<u64> {
 /// Sets a field of the superblock. The backups follow, since they then differ.
 pub(super) fn set(stage: &Stage<'_, '_>, name: &str, value: u64) -> Result<()> {
     let field = field(name)?;
-    let blkno = stage.view().info().superblock;
-    stage.edit_run(blkno, 1, Some(0x80), |bytes| {
+    stage.edit_superblock(|bytes| {
         let body = bytes.get_mut(SUPER_BLOCK_BODY..).unwrap_or_default();
         if field.set_number(body, value) {
             Ok(())
