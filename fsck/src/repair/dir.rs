@@ -336,6 +336,15 @@ fn second_place(stage: &Stage<'_, '_>, directory: BlockNo, target: u64, first: u
     Ok(())
 }
 
+/// The first bytes of a name, at most `most`. Text stays text: it is cut between characters.
+fn cut(name: &[u8], most: usize) -> &[u8] {
+    let len = match str::from_utf8(name) {
+        Ok(text) => (0..=most).rev().find(|&len| text.is_char_boundary(len)),
+        Err(_) => Some(name.len().min(most)),
+    };
+    len.and_then(|len| name.get(..len)).unwrap_or_default()
+}
+
 /// Gives the second of two equal names another one; a second name of the same file goes.
 fn duplicate(stage: &Stage<'_, '_>, at: At, name: &str) -> Result<()> {
     let directory = at.inode.unwrap_or_default();
@@ -378,8 +387,7 @@ fn duplicate(stage: &Stage<'_, '_>, at: At, name: &str) -> Result<()> {
         let room = (entry.rec_len - DIRENT_HEAD).min(255);
         let mut names = (1..1000u32).map(|number| {
             let suffix = format!("~{number}");
-            let stem = entry.name.len().min(room.saturating_sub(suffix.len()));
-            let mut name = entry.name.get(..stem).unwrap_or_default().to_vec();
+            let mut name = cut(entry.name, room.saturating_sub(suffix.len())).to_vec();
             name.extend_from_slice(suffix.as_bytes());
             name
         });
@@ -568,4 +576,20 @@ pub(super) fn recount(stage: &Stage<'_, '_>, directory: BlockNo) -> Result<()> {
     }
     let size = blocks << stage.geo().block_bits();
     stage.edit::<Dinode>(directory, |inode| inode.i_size = size.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn names_are_cut_between_characters() {
+        let name = "a\u{e9}\u{e9}".as_bytes();
+        let lengths = [0, 1, 1, 3, 3, 5, 5];
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5, 9].map(|most| cut(name, most).len()),
+            lengths
+        );
+        assert_eq!(cut(b"a\xFF\xFF\xFF", 3), b"a\xFF\xFF");
+    }
 }
