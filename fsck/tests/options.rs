@@ -10,14 +10,14 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use cowfs_format::device::{FileDevice, MmapDevice};
-use cowfs_format::layout::{Dinode, HashKind, dx_hash, hash_is_split};
+use cowfs_format::layout::{Dinode, DxRoot, HashKind, dx_hash, hash_is_split};
 use cowfs_format::ops;
 use cowfs_format::read::{dir, dx, inode};
 use cowfs_format::txn::Timestamp;
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::{Volume, path};
 use cowfs_tests::golden;
-use cowfs_tests::said::fsck;
+use cowfs_tests::said::{fsck, silent};
 
 fn mkfs(args: &[&str]) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -303,6 +303,55 @@ fn directories_are_packed() {
     for i in (0..600).step_by(10) {
         found(&volume, &format!("/many/a rather long name {i}"));
     }
+}
+
+/// A name with two entries in the index is one name: the driver removes a directory only when two are counted, its own
+/// and its parent's, and it takes off one for each that it removes.
+#[test]
+fn names_count_once_in_an_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("v").to_str().unwrap().to_owned();
+    let tree = dir.path().join("tree");
+    std::fs::create_dir_all(tree.join("many")).unwrap();
+    for i in 0..60 {
+        let name = format!("many/a rather long n\u{e4}me {i}");
+        std::fs::write(tree.join(name), "").unwrap();
+    }
+    let features = "--fs-features=nometaecc";
+    mkfs(&[
+        features,
+        "--size",
+        "24M",
+        "-b",
+        "1K",
+        "-d",
+        tree.to_str().unwrap(),
+        &path,
+    ]);
+    assert_eq!(reachable(&path, "/many"), (60, 60, 60));
+    let root = {
+        let volume = opened(&path);
+        let many = inode::read(volume.view(), found(&volume, "/many")).unwrap();
+        many.i_dx_root.get()
+    };
+    let at = DxRoot::FIELDS
+        .iter()
+        .find(|field| field.name == "dr_num_entries")
+        .unwrap();
+    let at = root * 1024 + at.offset as u64;
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let counted = || {
+        let mut count = [0; 4];
+        file.read_exact_at(&mut count, at).unwrap();
+        u32::from_le_bytes(count)
+    };
+    assert_eq!(counted(), 62);
+    file.write_all_at(&122_u32.to_le_bytes(), at).unwrap();
+    let (code, out, _) = fsck(&["-fn", &path]);
+    assert_eq!(code, 4);
+    assert!(out.contains("[X_DX_NUM_ENTRIES]"), "{out}");
+    assert_eq!(fsck(&["-fy", &path]).0, 1);
+    silent("-fn", Path::new(&path)).unwrap();
 }
 
 /// What is said with `--json` is what the schema tells of. The judge is a validator that others wrote.

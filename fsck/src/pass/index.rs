@@ -216,9 +216,9 @@ impl<'v> Index<'v> {
             }
         }
         out.tell_hashes(self.at, self.lacking);
-        // A name may have an entry under each of its two hashes; either way to count is healthy.
+        // A name that has an entry under each of its two hashes counts once.
         let found = self.root.dr_num_entries.get();
-        if u64::from(found) != names && u64::from(found) != self.entries.len() as u64 {
+        if u64::from(found) != names {
             out.find(
                 self.at,
                 DirProblem::DxNumEntries {
