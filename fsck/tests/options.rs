@@ -10,14 +10,16 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use cowfs_format::device::{FileDevice, MmapDevice};
+use cowfs_format::error::Error;
 use cowfs_format::layout::{Dinode, DxRoot, HashKind, dx_hash, hash_is_split};
 use cowfs_format::ops;
 use cowfs_format::read::{dir, dx, inode};
 use cowfs_format::txn::Timestamp;
 use cowfs_format::units::BlockNo;
 use cowfs_format::volume::{Volume, path};
-use cowfs_tests::golden;
 use cowfs_tests::said::{fsck, silent};
+use cowfs_tests::session::{NOW, Session, pattern, writable};
+use cowfs_tests::{golden, oracle};
 
 fn mkfs(args: &[&str]) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -352,6 +354,95 @@ fn names_count_once_in_an_index() {
     assert!(out.contains("[X_DX_NUM_ENTRIES]"), "{out}");
     assert_eq!(fsck(&["-fy", &path]).0, 1);
     silent("-fn", Path::new(&path)).unwrap();
+}
+
+/// Fills a volume to its last cluster; what it was filled with.
+fn fill(path: &str, prefix: &str) -> Vec<String> {
+    let mut volume = writable(Path::new(path));
+    let mut names = Vec::new();
+    for len in [1 << 20, 1 << 16, 4096] {
+        loop {
+            let name = format!("{prefix} {}", names.len());
+            match volume.write(&name, &pattern(len, 1)) {
+                Ok(()) => names.push(name),
+                Err(Error::NoSpace { .. }) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    names
+}
+
+fn remove(path: &str, names: &[String]) {
+    let mut volume = writable(Path::new(path));
+    let root = volume.info().root;
+    let mut txn = volume.begin().unwrap();
+    for name in names {
+        ops::unlink(&mut txn, root, name.as_bytes(), NOW).unwrap();
+    }
+    txn.commit().unwrap();
+}
+
+/// A directory that lost its index, and got none again for want of room, has one again after -D.
+#[test]
+fn directories_are_indexed_once_there_is_room() {
+    cowfs_tests::need!(oracle::tools());
+    // Blocks end with a trailer on the first, and only in indexed directories on the second.
+    for features in ["metaecc", "nometaecc"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("v").to_str().unwrap().to_owned();
+        let tree = dir.path().join("tree");
+        std::fs::create_dir_all(tree.join("many")).unwrap();
+        let name = |i| format!("a rather long n\u{e4}me {i}");
+        for i in 0..400 {
+            std::fs::write(tree.join("many").join(name(i)), "").unwrap();
+        }
+        let features = format!("--fs-features={features}");
+        let sizes = "--size 24M -b 1K -C 4K -J size=4M -d".split(' ');
+        let rest = [features.as_str(), tree.to_str().unwrap(), &path];
+        let (first, rest) = rest.split_at(1);
+        mkfs(&[first, &sizes.collect::<Vec<_>>(), rest].concat());
+        let root = || {
+            let volume = opened(&path);
+            let many = inode::read(volume.view(), found(&volume, "/many")).unwrap();
+            many.i_dx_root.get()
+        };
+        let run = |options: &str| {
+            let (code, out, err) = fsck(&[options, "--json", &path]);
+            let report: serde_json::Value = serde_json::from_str(&out).expect(&err);
+            (code, report["facts"].clone())
+        };
+
+        let mut filled = fill(&path, "first");
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&[0; 1024], root() * 1024).unwrap();
+        assert_eq!((run("-fy").0, root()), (1, 0), "it has an index");
+        // What its index had is free now.
+        let more = fill(&path, "more");
+        assert!(!more.is_empty());
+        filled.extend(more);
+        let (_, facts) = run("-fyD");
+        assert_eq!((&facts["directories_without_room"], root()), (&1.into(), 0));
+
+        remove(&path, &filled);
+        let more: Vec<Vec<u8>> = (400..450).map(|i| name(i).into_bytes()).collect();
+        writable(Path::new(&path)).touch("many", &more).unwrap();
+        let (code, facts) = run("-fyD");
+        assert_eq!(
+            (code, &facts["directories_indexed"]),
+            (1, &1.into()),
+            "{facts}"
+        );
+        assert!(root() != 0);
+        silent("-fn", Path::new(&path)).unwrap();
+        assert_eq!(run("-fyD").0, 0, "a second run has nothing to do");
+        let report = oracle::check(Path::new(&path)).unwrap();
+        assert!(report.is_silent(), "{features}: {report:?}");
+        let volume = opened(&path);
+        for i in 0..450 {
+            found(&volume, &format!("/many/{}", name(i)));
+        }
+    }
 }
 
 /// What is said with `--json` is what the schema tells of. The judge is a validator that others wrote.

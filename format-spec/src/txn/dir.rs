@@ -80,6 +80,17 @@ pub(super) fn lay_entries(area: &mut [u8], list: &[NewEntry<'_>]) {
     }
 }
 
+/// Writes the trailer of a directory block into the bytes behind its entries, which are zero; there
+/// are none where the volume has no trailers.
+pub(super) fn write_trailer(bytes: &mut [u8], blkno: BlockNo, directory: BlockNo) {
+    if let Ok((trailer, _)) = DirBlockTrailer::mut_from_prefix(bytes) {
+        trailer.db_compat_rec_len = low16(DIR_TRAILER as u64).into();
+        trailer.db_signature = DIR_TRAILER_SIGNATURE;
+        trailer.db_blkno = blkno.0.into();
+        trailer.db_parent_dinode = directory.0.into();
+    }
+}
+
 /// The largest hole of an area, as a trailer states it: 0 when too small for any name.
 pub(super) fn largest_hole(area: &[u8]) -> usize {
     let hole = entries(area)
@@ -380,14 +391,7 @@ impl Txn<'_> {
         let mut block = self.fresh::<Raw>(blkno, Some(size - crate::ecc::CHECK_BYTES));
         let bytes = block.bytes_mut();
         bytes[..area.len()].copy_from_slice(area);
-        if area.len() < size {
-            let (trailer, _) = DirBlockTrailer::mut_from_prefix(&mut bytes[area.len()..])
-                .map_err(|_| FaultKind::OutOfVolume.at(blkno))?;
-            trailer.db_compat_rec_len = low16(DIR_TRAILER as u64).into();
-            trailer.db_signature = DIR_TRAILER_SIGNATURE;
-            trailer.db_blkno = blkno.0.into();
-            trailer.db_parent_dinode = directory.0.into();
-        }
+        write_trailer(&mut bytes[area.len()..], blkno, directory);
         Ok(())
     }
 

@@ -5,14 +5,15 @@ use std::ops::ControlFlow;
 
 use zerocopy::FromBytes;
 
+use crate::ecc::CHECK_BYTES;
 use crate::error::Result;
 use crate::layout::{
-    DIR_TRAILER, Dinode, DirBlockTrailer, DxRoot, DynFeatures, HashKind, dirent_bytes, dx_hash,
-    hash_is_split,
+    DIR_TRAILER, Dinode, DirBlockTrailer, DxRoot, DynFeatures, HashKind, Incompat, dirent_bytes,
+    dx_hash, hash_is_split,
 };
 use crate::read::{dir, dx, inode};
 use crate::txn::Txn;
-use crate::txn::dir::{NewEntry, lay_entries};
+use crate::txn::dir::{NewEntry, lay_entries, write_trailer};
 use crate::units::{BlockNo, low32};
 
 /// The names of a directory with blocks of its own, and these blocks.
@@ -22,6 +23,31 @@ struct Contents {
     blocks: Vec<BlockNo>,
     with_trailer: bool,
     indexed: bool,
+}
+
+impl Contents {
+    /// The names, in as few blocks as they fit in, each with so much room.
+    fn closed_up(&self, room: usize) -> Vec<Vec<NewEntry<'_>>> {
+        let mut blocks: Vec<Vec<NewEntry<'_>>> = Vec::new();
+        let mut left = 0;
+        for (name, inode, file_type, _) in &self.names {
+            let need = dirent_bytes(name.len());
+            if need > left {
+                blocks.push(Vec::new());
+                left = room;
+            }
+            left -= need;
+            let entry = NewEntry {
+                inode: *inode,
+                file_type: *file_type,
+                name,
+            };
+            if let Some(block) = blocks.last_mut() {
+                block.push(entry);
+            }
+        }
+        blocks
+    }
 }
 
 impl Txn<'_> {
@@ -43,24 +69,7 @@ impl Txn<'_> {
             } else {
                 0
             };
-        let mut blocks: Vec<Vec<NewEntry<'_>>> = Vec::new();
-        let mut left = 0;
-        for (name, inode, file_type, _) in &contents.names {
-            let need = dirent_bytes(name.len());
-            if need > left {
-                blocks.push(Vec::new());
-                left = room;
-            }
-            left -= need;
-            let entry = NewEntry {
-                inode: *inode,
-                file_type: *file_type,
-                name,
-            };
-            if let Some(block) = blocks.last_mut() {
-                block.push(entry);
-            }
-        }
+        let blocks = contents.closed_up(room);
         if blocks.len() >= contents.blocks.len() {
             return Ok(false);
         }
@@ -83,6 +92,38 @@ impl Txn<'_> {
         if contents.indexed {
             self.index_directory(directory)?;
         }
+        Ok(true)
+    }
+
+    /// Indexes a directory that has none although it has blocks of its own, where the volume has
+    /// indexes. False when there is nothing to do.
+    ///
+    /// # Errors
+    /// A part of the directory is damaged, or the volume is full.
+    pub fn index_anew(&mut self, directory: BlockNo) -> Result<bool> {
+        let contents = self.contents(directory)?;
+        let can_be = self.info.has(Incompat::INDEXED_DIRS) && !contents.blocks.is_empty();
+        if contents.indexed || !can_be {
+            return Ok(false);
+        }
+        // Without an index, names may stand where a trailer belongs.
+        let room = self.block_bytes() - DIR_TRAILER;
+        let blocks = contents.closed_up(room);
+        for (number, entries) in blocks.iter().enumerate() {
+            let Some(&blkno) = contents.blocks.get(number) else {
+                let blkno = self.extend_directory(directory)?;
+                self.fill_directory_block(blkno, directory, entries)?;
+                continue;
+            };
+            let check_at = self.block_bytes() - CHECK_BYTES;
+            let mut block = self.edit_raw(blkno, Some(check_at))?;
+            let bytes = block.bytes_mut();
+            bytes.fill(0);
+            lay_entries(&mut bytes[..room], entries);
+            write_trailer(&mut bytes[room..], blkno, directory);
+        }
+        self.cut_directory(directory, blocks.len() as u64)?;
+        self.index_directory(directory)?;
         Ok(true)
     }
 

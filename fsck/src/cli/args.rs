@@ -58,7 +58,7 @@ pub struct Args {
     #[arg(long, value_name = "INODE|PATH|GROUP")]
     pub(super) only: Option<String>,
     /// When nothing is left to repair, pack directories: names close up, blocks left empty are freed,
-    /// and indexes are made anew.
+    /// and indexes are made anew, also those that are missing.
     #[arg(short = 'D', long = "optimize-directories")]
     pub(super) optimize: bool,
     /// Index names with bytes of 0x80 and above under these hashes, in all directories.
