@@ -101,7 +101,12 @@ fn driver_takes_them(guest: Guest) {
     let said = guest.run(&script).unwrap().expect_success();
     assert!(said.kernel_log.is_empty(), "{said}");
     for (image, options) in images {
-        silent("-fn", &image).unwrap_or_else(|said| panic!("{options}: {said}"));
+        let written = || image.metadata().unwrap().modified().unwrap();
+        let before = written();
+        for option in ["-fn", "-fy"] {
+            silent(option, &image).unwrap_or_else(|said| panic!("{options}: {said}"));
+        }
+        assert_eq!(written(), before, "{options}: a repair writes");
         let report = oracle::check(&image).unwrap();
         let codes: Vec<_> = report
             .codes
