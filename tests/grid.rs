@@ -30,7 +30,7 @@ fn a_damaged_block_costs_what_was_in_it() {
                 .filter(|(number, _)| (number % step == 0) == judge)
                 .map(|(_, cell)| cell.clone())
                 .collect();
-            for report in grid::run(&these, 2, judge, false, &quiet) {
+            for report in grid::run(&these, 2, judge, 0, &quiet) {
                 ends(&report, &mut bad);
                 let ours = &report.ours;
                 if !ours.is_clean() || !ours.keeps() {
@@ -70,7 +70,7 @@ fn many_damaged_blocks_end_in_a_verdict() {
         .collect();
     let cells = grid::seeds(&subjects, 1..60, 20);
     let mut bad = Vec::new();
-    let reports = grid::run(&cells, 2, false, false, &quiet);
+    let reports = grid::run(&cells, 2, false, 0, &quiet);
     for report in &reports {
         ends(report, &mut bad);
     }

@@ -43,9 +43,9 @@ struct Args {
     /// With --seeds: blocks damaged at most.
     #[arg(long, default_value_t = 50)]
     most: u64,
-    /// Put fsck.ocfs2 through the same cells.
-    #[arg(long)]
-    theirs: bool,
+    /// Put fsck.ocfs2 through every N-th cell, too.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_value_t = 0, default_missing_value = "1")]
+    theirs: usize,
     /// Do not ask fsck.ocfs2 about the results.
     #[arg(long)]
     unjudged: bool,

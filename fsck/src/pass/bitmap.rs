@@ -1,5 +1,7 @@
 //! What the bitmaps say against what was found in use.
 
+use std::ops::Range;
+
 use cowfs_format::block::{MetaBlock, View};
 use cowfs_format::layout::{Dinode, GroupDesc, InodeFlags};
 use cowfs_format::units::{BlockNo, ClusterNo, Slot};
@@ -61,27 +63,32 @@ pub(crate) fn clusters(
     for (first, count) in free_runs {
         out.find(at, AllocProblem::ClusterFree { first, count });
     }
-    // A bitmap in which most is marked for nothing is garbled, or was just made: that tells of no group.
+    // A bitmap in which most is marked for nothing is garbled, or was just made: a descriptor there may be what
+    // was left of a group that was given back.
     let leaks: u32 = leaked_runs.iter().map(|(_, count)| count).sum();
     let few = leaks <= bits / 2;
     for (first, count) in leaked_runs {
-        if few {
-            unlinked(cx, system, &mut out, first, count);
-        }
+        unlinked(cx, system, &mut out, first..first.saturating_add(count), few);
         out.find(at, AllocProblem::ClusterLeak { first, count });
     }
     out
 }
 
-/// Looks for groups of allocators among clusters that nothing uses.
-fn unlinked(cx: &Cx<'_>, system: &System, out: &mut Out, first: u32, count: u32) {
+/// Looks for groups of allocators among clusters that nothing uses: by the inodes in them, and by descriptors.
+fn unlinked(
+    cx: &Cx<'_>,
+    system: &System,
+    out: &mut Out,
+    clusters: Range<u32>,
+    descriptors: bool,
+) {
     let mut last = None;
-    for cluster in first..first.saturating_add(count) {
+    for cluster in clusters {
         let blkno = cx.view.geo().first_block(ClusterNo(cluster));
         let Ok(block) = cx.view.raw(blkno) else {
             continue;
         };
-        let found = if block.starts_with(&GroupDesc::SIGNATURE) {
+        let found = if descriptors && block.starts_with(&GroupDesc::SIGNATURE) {
             named_by_group(cx, blkno).map(|allocator| (allocator, blkno))
         } else {
             named_by_inode(cx, system, &block, blkno)

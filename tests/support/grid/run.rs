@@ -119,13 +119,13 @@ pub fn seeds(subjects: &[&'static Subject], seeds: std::ops::Range<u64>, most: u
     seeds.map(cell).collect()
 }
 
-/// Plays cells on so many threads; `judge` asks fsck.ocfs2 about our results, `theirs` plays it in the same
-/// cells. `each` is told of every report as it comes. The reports are in the order of the cells.
+/// Plays cells on so many threads; `judge` asks fsck.ocfs2 about our results, and every `theirs`-th cell is played
+/// by it, too (0: none). `each` is told of every report as it comes. The reports are in the order of the cells.
 pub fn run(
     cells: &[Cell],
     threads: usize,
     judge: bool,
-    theirs: bool,
+    theirs: usize,
     each: &(dyn Fn(&Report) + Sync),
 ) -> Vec<Report> {
     let next = AtomicUsize::new(0);
@@ -142,7 +142,9 @@ pub fn run(
             let report = Report {
                 cell: cell.clone(),
                 ours,
-                theirs: theirs.then(|| fsck_ocfs2(cell)).flatten(),
+                theirs: (theirs > 0 && number.is_multiple_of(theirs))
+                    .then(|| fsck_ocfs2(cell))
+                    .flatten(),
             };
             each(&report);
             if let Ok(mut reports) = reports.lock() {
