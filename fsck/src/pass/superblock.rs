@@ -69,10 +69,12 @@ pub(crate) fn scan(cx: &Cx<'_>, system: &System, out: &mut Out) {
 }
 
 /// Groups of clusters that are asked for the generation of the volume.
-const WITNESSES: u32 = 16;
+const GROUPS_ASKED: u32 = 16;
+/// Inodes behind that of the system directory that are asked: the files of the volume itself.
+const INODES_ASKED: u64 = 24;
 
 /// The generation on which the first inodes of the volume and groups of its clusters agree, three at least,
-/// when the superblock has another one.
+/// when the superblock has another one that next to none of them has.
 pub(crate) fn generation_of_the_rest(view: View<'_>) -> Option<u32> {
     let info = view.info();
     let inode = |blkno: BlockNo| {
@@ -87,9 +89,11 @@ pub(crate) fn generation_of_the_rest(view: View<'_>) -> Option<u32> {
         let own = head.bg_signature == GroupDesc::SIGNATURE && head.bg_blkno.get() == blkno.0;
         own.then(|| head.bg_generation.get())
     };
-    let groups = 0..view.geo().cluster_groups().min(WITNESSES);
+    let groups = 0..view.geo().cluster_groups().min(GROUPS_ASKED);
+    let files = (1..=INODES_ASKED).map(|nth| info.system_dir.plus(nth));
     let witnesses: Vec<u32> = [info.root, info.system_dir]
         .into_iter()
+        .chain(files)
         .filter_map(inode)
         .chain(groups.filter_map(|number| group(view.geo().group_block(number))))
         .collect();
@@ -104,7 +108,7 @@ pub(crate) fn generation_of_the_rest(view: View<'_>) -> Option<u32> {
         .copied()
         .max_by_key(|found| votes(*found))?;
     let many = votes(agreed) >= 3 && votes(agreed) * 2 > witnesses.len();
-    (many && votes(info.fs_generation.0) == 0).then_some(agreed)
+    (many && votes(info.fs_generation.0) * 4 <= votes(agreed)).then_some(agreed)
 }
 
 /// Tells of a superblock of another generation than everything else.
