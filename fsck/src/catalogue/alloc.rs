@@ -9,7 +9,7 @@ problems! {
     /// The cluster allocator counts a different number of clusters in each group than the geometry of the volume asks for, or a suballocator gives groups of no clusters.
     ChainCpg { found: u16, expected: u32 } = "CHAIN_CPG" Error ask
         "groups have {found} clusters, but must have {expected}"
-        => Groups "the size of groups that follows from the geometry is written";
+        => Groups "the size is written that follows from the geometry, or that other groups have";
 
     /// The number of bits a cluster has in an allocator follows from what it allocates: one in the cluster allocator, the blocks of a cluster elsewhere.
     ChainBpc { found: u16, expected: u16 } = "X_CHAIN_BPC" Error ask
@@ -39,9 +39,9 @@ problems! {
     /// A group descriptor was reached through two allocators or two chains; its blocks would be given out twice.
     GroupDuplicate { other: u64 } = "GROUP_DUPLICATE" Error ask
         "group descriptor hangs in allocator {other} as well"
-        => Groups "the groups are linked anew, each into the allocator that it names";
+        => Groups "the group is left to the allocator that more of its blocks say they came from";
 
-    /// A group descriptor names an allocator, but hangs in none of its chains, and its clusters count for nothing: what came from the group seems not to be in use.
+    /// A group descriptor names an allocator, but hangs in none of its chains, and its clusters count for nothing; or inodes say that they came from a group which no chain has. What came from the group seems not to be in use.
     GroupUnlinked {} = "X_GROUP_UNLINKED" Error ask
         "group hangs in none of the chains of the allocator that it names"
         => Groups "the groups of the allocator are looked for on the volume and linked anew";
@@ -164,7 +164,7 @@ problems! {
     /// An extent of a group lies outside of the volume or does not begin with a cluster.
     DiscontigRange { found: u64 } = "DISCONTIG_BG_REC_RANGE" Error ask
         "extent of the group at block {found} cannot be: outside of the volume or not aligned"
-        => Groups "the extent is found by its blocks, which name their group, among the clusters that nothing else uses";
+        => Groups "the extent is found by its blocks, which name their group, among the clusters that nothing else uses; so is the whole list, when none of it can be made out";
 
     /// The extents of a group must follow each other without gaps, beginning with the descriptor, and hold as many clusters as every group of the allocator.
     DiscontigClusters { found: u64, expected: u64 } = "DISCONTIG_BG_CLUSTERS" Error ask
@@ -211,7 +211,7 @@ problems! {
         "clusters {first} + {count} are in use but marked as free"
         => Marks "the clusters are marked as used";
 
-    /// Clusters are marked as used, but nothing uses them: space is lost until the bits are cleared.
+    /// Clusters are marked as used, but nothing uses them: space is lost until the bits are cleared. While damage hides who may use them they stay as they are; but where a repair that somebody decided on finds no space, those without metadata are freed.
     ClusterLeak { first: u32, count: u32 } = "CLUSTER_ALLOC_BIT" Warning preen
         "clusters {first} + {count} are marked as used, but nothing uses them"
         => Space "the clusters are marked as free";
@@ -224,7 +224,7 @@ problems! {
     /// Clusters are claimed by this system file or allocator and by something else. System structures take precedence over files.
     DupClustersSystem { first: u32, count: u32, other: u64 } = "DUP_CLUSTERS_SYSFILE_CLONE" Error ask
         "clusters {first} + {count} of a system file are claimed by {other} as well"
-        => Trees "the system file keeps them; a file that uses them gets a copy";
+        => Trees "the system file keeps them, and a file that uses them gets a copy; where that cannot be moved, a journal, quota file, slot map or heartbeat file gives way and is made anew";
 
     /// The bitmap of a local alloc fills the rest of its inode; the inode gives it another size.
     LallocSize { found: u16, expected: u16 } = "LALLOC_SIZE" Error preen

@@ -9,7 +9,7 @@ problems! {
     /// A directory must have at least one block for its first two entries.
     Zero {} = "DIR_ZERO" Error ask
         "directory has no blocks"
-        => Trees "the blocks of the directory are counted again";
+        => Trees "the blocks of the directory are counted again; one that has none is empty from now on";
 
     /// A directory has a second entry named "." or "..".
     DottyDup { name: &'static str } = "DIRENT_DOTTY_DUP" Error ask
@@ -44,12 +44,12 @@ problems! {
     /// An entry leads to a block outside of the volume.
     InodeRange { name: String, target: u64 } = "DIRENT_INODE_RANGE" Error ask
         "entry \"{name}\" leads to inode {target}, outside of the volume"
-        => Names "the entry is taken away";
+        => Names "the entry is taken away; a file of the volume itself gets an inode";
 
     /// An entry leads to a block that is no inode in use.
     InodeFree { name: String, target: u64 } = "DIRENT_INODE_FREE" Error ask
         "entry \"{name}\" leads to inode {target}, which is not in use"
-        => Names "the entry is taken away";
+        => Names "the entry is taken away; a file of the volume itself gets an inode";
 
     /// The type in an entry is not that of the inode it leads to.
     Type { name: String, found: u8, expected: u8 } = "DIRENT_TYPE" Error preen

@@ -75,7 +75,7 @@ problems! {
         "superblock should be restored from the backup in use: {why}"
         => Volume "the superblock is restored from the backup in use";
 
-    /// Root directory, system directory and first cluster group agree on a generation of the volume, and the superblock has another one, as after an earlier superblock was put back. By that one nothing on the volume is of the volume: nothing else was looked at.
+    /// The first inodes of the volume and the groups of its clusters agree on a generation of the volume, and the superblock has another one, as after an earlier superblock was put back. By that one nothing on the volume is of the volume: nothing else was looked at.
     SuperblockGen { found: u32, expected: u32 } = "X_SUPERBLOCK_GEN" Error ask
         "superblock has generation {found:#010x}, and everything else {expected:#010x}"
         => Blocks "the superblock gets the generation of everything else";
@@ -109,7 +109,7 @@ problems! {
     /// A block of the system directory holds no entries that can be made out. System files whose names stood in it cannot be found.
     SystemDirBlock { why: String } = "X_SYSTEM_DIR_BLOCK" Error ask
         "a block of the system directory cannot be used: {why}"
-        => Volume "the block is emptied, and the files whose names it held get them again";
+        => Volume "what can be made out stays, and the files whose names were lost get them again";
 
     /// The inode of a system file is damaged beyond use. What the file held follows from the rest of the volume, or is nothing that is missed.
     SystemFileLost { name: String, why: String } = "X_SYSTEM_FILE_LOST" Error ask

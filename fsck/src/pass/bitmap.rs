@@ -68,20 +68,20 @@ pub(crate) fn clusters(
     let leaks: u32 = leaked_runs.iter().map(|(_, count)| count).sum();
     let few = leaks <= bits / 2;
     for (first, count) in leaked_runs {
-        unlinked(cx, system, &mut out, first..first.saturating_add(count), few);
+        unlinked(
+            cx,
+            system,
+            &mut out,
+            first..first.saturating_add(count),
+            few,
+        );
         out.find(at, AllocProblem::ClusterLeak { first, count });
     }
     out
 }
 
 /// Looks for groups of allocators among clusters that nothing uses: by the inodes in them, and by descriptors.
-fn unlinked(
-    cx: &Cx<'_>,
-    system: &System,
-    out: &mut Out,
-    clusters: Range<u32>,
-    descriptors: bool,
-) {
+fn unlinked(cx: &Cx<'_>, system: &System, out: &mut Out, clusters: Range<u32>, descriptors: bool) {
     let mut last = None;
     for cluster in clusters {
         let blkno = cx.view.geo().first_block(ClusterNo(cluster));

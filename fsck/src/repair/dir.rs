@@ -547,15 +547,16 @@ fn root(stage: &mut Stage<'_, '_>, root: BlockNo) -> Result<()> {
     })
 }
 
-/// Gives a directory the size of the blocks that are its own.
+/// Gives a directory the size that ends with the last block of its own. What lies before that and cannot be
+/// made out is found by the next check.
 pub(super) fn recount(stage: &Stage<'_, '_>, directory: BlockNo) -> Result<()> {
     let view = stage.view();
     let inode = inode::read(view, directory)?;
     let with_trailer = has_trailer(view, &inode);
     let (found, _) = extent::salvage(view, directory, inode.body());
     drop(inode);
-    let mut blocks = 0u64;
-    'extents: for extent in found {
+    let (mut blocks, mut last_own) = (0u64, 0);
+    for extent in found {
         for i in 0..u64::from(extent.clusters) * view.geo().blocks_per_cluster() {
             let blkno = extent.blkno.plus(i);
             let own = view
@@ -565,16 +566,16 @@ pub(super) fn recount(stage: &Stage<'_, '_>, directory: BlockNo) -> Result<()> {
                     let mut list = entries(&bytes[..end]).peekable();
                     list.peek().is_some() && list.all(|entry| entry.is_ok())
                 });
-            if !own {
-                break 'extents;
-            }
             blocks += 1;
+            if own {
+                last_own = blocks;
+            }
         }
     }
-    if blocks == 0 {
+    if last_own == 0 {
         return Err(cannot("none of its blocks can be made out"));
     }
-    let size = blocks << stage.geo().block_bits();
+    let size = last_own << stage.geo().block_bits();
     stage.edit::<Dinode>(directory, |inode| inode.i_size = size.into())
 }
 

@@ -41,7 +41,7 @@ pub(super) struct Staging<'d> {
     /// How often what is left is tried again, once nothing else is left to do: what was missing for it, space or
     /// something readable, may have come with another repair, or another repair undid it.
     pub(super) retries: usize,
-    /// Whether a repair failed for want of space.
+    /// Whether a repair that takes a decision failed for want of space.
     pub(super) short: bool,
     /// Whether space is given back although damage hides who uses some of it.
     pub(super) spares_metadata: bool,
@@ -134,7 +134,8 @@ impl<'d> Staging<'d> {
                     if own && block::heal(&stage, &error) {
                         continue;
                     }
-                    self.short |= matches!(error, Error::NoSpace { .. });
+                    let decided = !finding.problem.entry().preen;
+                    self.short |= decided && matches!(error, Error::NoSpace { .. });
                     let why = error.to_string();
                     let why = why.strip_prefix("not written: ").unwrap_or(&why);
                     self.history.failed(&name, why);
