@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use cowfs_format::block::{BlockBuf, Checked};
 use cowfs_format::error::FaultKind;
 use cowfs_format::layout::{
-    DIR_TRAILER, DIR_TRAILER_SIGNATURE, Dinode, DirBlockTrailer, DynFeatures,
+    DIR_TRAILER, DIR_TRAILER_SIGNATURE, Dinode, DirBlockTrailer, DynFeatures, FileType,
 };
 use cowfs_format::read::dir::{Entry, entries, has_trailer};
 use cowfs_format::units::BlockNo;
@@ -274,6 +274,18 @@ impl<'v> Scan<'_, 'v> {
             }
         } else {
             self.result.dotdot = Some(entry.inode);
+        }
+        let (found, expected) = (entry.file_type, FileType::Directory.dirent());
+        if found != expected {
+            let name = shown(entry.name);
+            self.result.out.find(
+                at,
+                DirProblem::Type {
+                    name,
+                    found,
+                    expected,
+                },
+            );
         }
         // The names that a directory waiting for its end holds count no more.
         if !self.is_orphan() {

@@ -362,8 +362,11 @@ impl Region<'_> {
         }
         let lowest = places.first().map_or(XATTR_BUCKET, |place| place.0) as u64;
         let found = head.xh_free_start.get();
-        // Names and values do not cross blocks, so the start may lie below the lowest of them.
-        if u64::from(found) > lowest {
+        // Names and values do not cross blocks, so the start may lie below the lowest of them; but not where
+        // entries are, nor below the end of a bucket that holds nothing.
+        let table = (size_of::<XattrHeader>() + size_of::<XattrEntry>() * places.len()) as u64;
+        let least = if places.is_empty() { lowest } else { table };
+        if !(least..=lowest).contains(&found.into()) {
             let expected = lowest;
             out.find(self.at, XattrProblem::FreeStart { found, expected });
         }

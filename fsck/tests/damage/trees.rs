@@ -304,6 +304,7 @@ crate::define! {
     DIRENT_INODE_RANGE InodeRange "b4k-c4k-max": |p| entry(p, "/links", "a", "inode", FAR);
     DIRENT_INODE_FREE InodeFree "b4k-c4k-max": |p| entry(p, "/links", "a", "inode", 3);
     DIRENT_TYPE Type "b4k-c4k-max": |p| entry(p, "/links", "a", "file_type", 6);
+    DIRENT_TYPE Type "b4k-c4k-max": |p| entry(p, "/links", ".", "file_type", 1);
     DIR_PARENT_DUP ParentDup "b4k-c4k-max": |p| {
         let other = p.inode("/holes");
         entry(p, "/links", "a", "inode", other);
@@ -387,6 +388,9 @@ crate::define! {
     };
     XATTR_FREE_START_INVALID FreeStart "b2k-c8k-max": |p| {
         bucket(p, 0, XattrHeader::FIELDS, "xh_free_start", 4096);
+    };
+    XATTR_FREE_START_INVALID FreeStart "b2k-c8k-max": |p| {
+        bucket(p, 0, XattrHeader::FIELDS, "xh_free_start", 0);
     };
     XATTR_VALUE_LEN_INVALID ValueLen "b2k-c8k-max": |p| {
         bucket(p, 0, XattrHeader::FIELDS, "xh_name_value_len", 1);
