@@ -28,6 +28,22 @@ pub(crate) struct DirOut {
     pub(crate) dir: BlockNo,
 }
 
+impl DirOut {
+    /// Tells of an entry that gives another type than it must.
+    fn of_type(&mut self, at: At, entry: &Entry<'_>, expected: u8) {
+        let found = entry.file_type;
+        if found != expected {
+            let name = shown(entry.name);
+            let problem = DirProblem::Type {
+                name,
+                found,
+                expected,
+            };
+            self.out.find(at, problem);
+        }
+    }
+}
+
 struct Scan<'a, 'v> {
     cx: &'a Cx<'v>,
     inode: &'a Checked<'v, Dinode>,
@@ -275,18 +291,7 @@ impl<'v> Scan<'_, 'v> {
         } else {
             self.result.dotdot = Some(entry.inode);
         }
-        let (found, expected) = (entry.file_type, FileType::Directory.dirent());
-        if found != expected {
-            let name = shown(entry.name);
-            self.result.out.find(
-                at,
-                DirProblem::Type {
-                    name,
-                    found,
-                    expected,
-                },
-            );
-        }
+        self.result.of_type(at, entry, FileType::Directory.dirent());
         // The names that a directory waiting for its end holds count no more.
         if !self.is_orphan() {
             self.count(entry.inode);
@@ -335,17 +340,9 @@ impl<'v> Scan<'_, 'v> {
             out.find(at, DirProblem::InodeFree { name, target });
             return;
         };
-        let (found, expected) = (entry.file_type, fact.dirent_type());
-        if found != expected && expected != 0 && !fact.damaged() {
-            let name = shown(entry.name);
-            out.find(
-                at,
-                DirProblem::Type {
-                    name,
-                    found,
-                    expected,
-                },
-            );
+        let expected = fact.dirent_type();
+        if expected != 0 && !fact.damaged() {
+            self.result.of_type(at, entry, expected);
         }
         let is_dir = fact.is_dir();
         if is_dir {
@@ -359,7 +356,9 @@ impl<'v> Scan<'_, 'v> {
             Some(_) if entry.name.starts_with(b"dio-") => {}
             Some(slot) => {
                 fact.set_in_orphan_dir();
-                out.find(At::inode(entry.inode), InodeProblem::Orphaned { slot });
+                self.result
+                    .out
+                    .find(At::inode(entry.inode), InodeProblem::Orphaned { slot });
                 if is_dir {
                     self.count(self.inode.blkno());
                 }

@@ -121,11 +121,15 @@ pub(crate) fn stale(cx: &Cx<'_>, expected: u32, out: &mut Out) {
 
 /// Puts right what the check of a superblock tells, and notes it.
 fn correct(cx: &Cx<'_>, out: &mut Out, at: At, what: &'static str, block: &mut [u8]) {
-    if !cx.view.has_ecc() {
-        return;
+    if cx.view.has_ecc() {
+        let state = put_right(block, at.block.unwrap_or_default());
+        note_ecc(out, at, what, state);
     }
-    let place = at.block.unwrap_or_default();
-    let state = match ecc::verify(block, 0x80) {
+}
+
+/// Puts right what the check of a superblock tells; the check is off where it tells nothing.
+pub(crate) fn put_right(block: &mut [u8], place: BlockNo) -> EccState {
+    match ecc::verify(block, 0x80) {
         Verdict::Good => EccState::Clean,
         Verdict::OneBit { bit } => {
             ecc::flip(block, bit);
@@ -138,8 +142,7 @@ fn correct(cx: &Cx<'_>, out: &mut Out, at: At, what: &'static str, block: &mut [
             }
             None => EccState::Off,
         },
-    };
-    note_ecc(out, at, what, state);
+    }
 }
 
 /// Looks at the primary superblock of a volume that was opened through a backup.

@@ -28,10 +28,7 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &DirProblem) ->
     use DirProblem as P;
     let directory = at.inode.ok_or_else(|| cannot("it has no inode"))?;
     match problem {
-        P::Zero {} => match recount(stage, directory) {
-            Err(_) => emptied(stage, directory),
-            done => done,
-        },
+        P::Zero {} => recount(stage, directory).or_else(|_| emptied(stage, directory)),
         P::DottyDup { name } => {
             let name = name.as_bytes();
             change(stage, at, |entry, dotty| {

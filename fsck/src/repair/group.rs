@@ -60,12 +60,11 @@ fn says(stage: &Stage<'_, '_>, blkno: BlockNo) -> Option<BlockNo> {
     known.map(|desc| BlockNo(desc.bg_blkno.get()))
 }
 
-/// Brings two descriptors home that each say they are the other's block; whether they do.
+/// Brings a descriptor that says it is another block home, when that block says that it is this one; whether
+/// it does.
 fn exchange(stage: &Stage<'_, '_>, blkno: BlockNo, other: BlockNo) -> Result<bool> {
-    let mutual = says(stage, blkno) == Some(other)
-        && stage.geo().contains(other, 1)
-        && says(stage, other) == Some(blkno);
-    if mutual && blkno != other {
+    let elsewhere = blkno != other && stage.geo().contains(other, 1);
+    if elsewhere && says(stage, other) == Some(blkno) {
         let mut here = stage.view().raw(blkno)?.into_owned();
         let mut there = stage.view().raw(other)?.into_owned();
         stage.put_run(other, Some(GroupDesc::CHECK_AT), &mut here)?;

@@ -315,7 +315,7 @@ impl Found<'_> {
         let flags = self.inodes.iter().filter_map(|inode| inode.head().ok());
         let all: Vec<InodeFlags> = flags
             .map(Dinode::flags)
-            .chain(self.strays.clone())
+            .chain(self.strays.iter().copied())
             .collect();
         let count = |kind| all.iter().filter(|flags| flags.contains(kind)).count();
         // Two allocators are of the volume as a whole.

@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use cowfs_format::block::{Checked, EccState, MetaBlock, View, VolumeInfo};
+use cowfs_format::block::{Checked, EccState, MetaBlock, View};
 use cowfs_format::device::{DeviceMut, OverlayDevice};
 use cowfs_format::ecc::{self, Verdict};
 use cowfs_format::error::{Error, Result};
@@ -17,6 +17,7 @@ use cowfs_format::volume::Volume;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::check::Evidence;
+use crate::pass::superblock;
 
 /// A volume seen through repairs.
 pub(super) type Staged<'d> = Volume<OverlayDevice<&'d dyn DeviceMut>>;
@@ -175,15 +176,23 @@ impl<'s, 'd> Stage<'s, 'd> {
         change: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
         let blkno = self.view().info().superblock;
-        let mut bytes = self.view().raw(blkno)?.into_owned();
-        if self.view().has_ecc()
-            && ecc::verify(&bytes, Dinode::CHECK_AT) == Verdict::Bad
-            && let Some((_, flips)) = VolumeInfo::mended(&bytes, blkno)
-        {
-            flips.apply(&mut bytes);
-            self.put_run(blkno, Some(Dinode::CHECK_AT), &mut bytes)?;
+        let (mut bytes, state) = self.superblock()?;
+        if self.view().has_ecc() && matches!(state, EccState::Off) {
+            return Err(cannot("its checksum is wrong"));
         }
-        self.edit_run(blkno, 1, Some(Dinode::CHECK_AT), change)
+        change(&mut bytes)?;
+        self.put_run(blkno, Some(Dinode::CHECK_AT), &mut bytes)
+    }
+
+    /// The superblock that the volume was opened by, put right as far as its check tells, and what that was.
+    pub(super) fn superblock(&self) -> Result<(Box<[u8]>, EccState)> {
+        let blkno = self.view().info().superblock;
+        let mut bytes = self.view().raw(blkno)?.into_owned();
+        let state = match self.view().has_ecc() {
+            true => superblock::put_right(&mut bytes, blkno),
+            false => EccState::Off,
+        };
+        Ok((bytes, state))
     }
 
     /// Runs a transaction over the staged volume.

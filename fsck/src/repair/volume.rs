@@ -1,6 +1,5 @@
 //! Superblocks, and what the system files are marked as.
 
-use cowfs_format::ecc;
 use cowfs_format::error::Result;
 use cowfs_format::layout::{
     Compat, Dinode, Field, InodeFlags, SUPER_BLOCK_BLKNO, SUPER_BLOCK_BODY, SuperBlock,
@@ -134,12 +133,7 @@ pub(super) fn feature(stage: &mut Stage<'_, '_>, word: &'static str, bit: u64) -
 
 /// Writes the superblock in use to another place.
 fn copy_superblock(stage: &Stage<'_, '_>, to: BlockNo) -> Result<()> {
-    let from = stage.view().info().superblock;
-    let mut bytes = stage.view().raw(from)?.into_owned();
-    let has_ecc = stage.view().has_ecc();
-    if has_ecc && let ecc::Verdict::OneBit { bit } = ecc::verify(&bytes, 0x80) {
-        ecc::flip(&mut bytes, bit);
-    }
+    let (mut bytes, _) = stage.superblock()?;
     let (head, body) =
         Dinode::mut_from_prefix(&mut bytes).map_err(|_| cannot("the superblock is short"))?;
     head.i_blkno = to.0.into();
