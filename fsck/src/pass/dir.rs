@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use cowfs_format::block::{BlockBuf, Checked};
 use cowfs_format::error::FaultKind;
 use cowfs_format::layout::{
-    DIR_TRAILER, DIR_TRAILER_SIGNATURE, Dinode, DirBlockTrailer, DynFeatures, FileType,
+    DIR_TRAILER, DIR_TRAILER_SIGNATURE, Dinode, DirBlockTrailer, DynFeatures, FileType, HashKind,
+    dx_hash, dx_hashes, hash_is_split,
 };
 use cowfs_format::read::dir::{Entry, entries, has_trailer};
 use cowfs_format::units::BlockNo;
@@ -13,7 +14,7 @@ use zerocopy::FromBytes;
 
 use super::bitmap;
 use super::extents::{self, Tree};
-use super::index::Index;
+use super::index::{self, Index, Name, Place};
 use crate::catalogue::{At, DirProblem, InodeProblem, VolumeProblem};
 use crate::facts::{Cx, Out, note_ecc};
 
@@ -50,8 +51,10 @@ struct Scan<'a, 'v> {
     result: DirOut,
     index: Option<Index<'v>>,
     orphan_slot: Option<u16>,
-    /// Hash of each name, with the area and offset of its entry.
-    names: Vec<(u64, u32, u32)>,
+    /// The names that were read, under their signed hash.
+    names: Vec<Name>,
+    /// Those that have another hash, under that.
+    split: Vec<Name>,
     blocks: Vec<BlockNo>,
     complete: bool,
 }
@@ -77,6 +80,7 @@ pub(crate) fn scan(cx: &Cx<'_>, blkno: BlockNo) -> DirOut {
         index,
         orphan_slot: cx.orphan_dirs.get(&blkno).copied(),
         names: Vec::new(),
+        split: Vec::new(),
         blocks: Vec::new(),
         complete: true,
     };
@@ -86,13 +90,6 @@ pub(crate) fn scan(cx: &Cx<'_>, blkno: BlockNo) -> DirOut {
         scan.data();
     }
     scan.finish()
-}
-
-/// A hash that tells names apart (FNV-1a).
-fn name_hash(name: &[u8]) -> u64 {
-    name.iter().fold(0xCBF2_9CE4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
-    })
 }
 
 /// A name for messages.
@@ -218,11 +215,9 @@ impl<'v> Scan<'_, 'v> {
 
     /// Reads the entries of an area; its largest hole, when all of it could be made out.
     fn area(&mut self, block: Option<BlockNo>, bytes: &[u8], area: u32) -> Option<usize> {
-        let at = match block {
-            Some(block) => At::within(self.inode.blkno(), block),
-            None => At::inode(self.inode.blkno()),
-        };
-        let mut hole = 0;
+        let at = self.at(block);
+        let mut hole = Some(0);
+        let (mut names, mut places) = (Vec::new(), Vec::new());
         for (number, entry) in entries(bytes).enumerate() {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -230,10 +225,11 @@ impl<'v> Scan<'_, 'v> {
                     let (offset, why) = self.length(bytes, &kind);
                     self.result.out.find(at, DirProblem::Length { offset, why });
                     self.complete = false;
-                    return None;
+                    hole = None;
+                    break;
                 }
             };
-            hole = hole.max(entry.hole());
+            hole = hole.max(Some(entry.hole()));
             let dotty = area == 0 && number < 2;
             if dotty {
                 self.dotty(at, number, &entry);
@@ -242,18 +238,36 @@ impl<'v> Scan<'_, 'v> {
             }
             if entry.is_used() || dotty {
                 let offset = u32::try_from(entry.offset).unwrap_or(u32::MAX);
-                self.names.push((name_hash(entry.name), area, offset));
-                if let (Some(index), Some(block)) = (&mut self.index, block)
-                    && !index.finds(self.cx.view, entry.name, block)
-                {
-                    let name = shown(entry.name);
-                    self.result
-                        .out
-                        .find(at, DirProblem::DxLookupFailed { name });
-                }
+                names.push(entry.name);
+                places.push(Place { area, offset });
             }
         }
-        Some(hole)
+        self.keep(&names, &places);
+        hole
+    }
+
+    /// Keeps names under their hashes.
+    fn keep(&mut self, names: &[&[u8]], places: &[Place]) {
+        let seed = self.cx.view.info().dx_seed;
+        let named = |(hash, &place)| Name {
+            hash: index::key(hash),
+            place,
+        };
+        let signed = dx_hashes(names, seed, HashKind::Signed);
+        self.names.extend(signed.into_iter().zip(places).map(named));
+        let split = names.iter().zip(places);
+        for (name, place) in split.filter(|(name, _)| hash_is_split(name)) {
+            let hash = dx_hash(name, seed, HashKind::Unsigned);
+            self.split.push(named((hash, place)));
+        }
+    }
+
+    /// Where entries of a block, or of the inode itself, are.
+    fn at(&self, block: Option<BlockNo>) -> At {
+        match block {
+            Some(block) => At::within(self.inode.blkno(), block),
+            None => At::inode(self.inode.blkno()),
+        }
     }
 
     /// Where an entry that cannot be is, and why.
@@ -367,10 +381,19 @@ impl<'v> Scan<'_, 'v> {
     }
 
     fn finish(mut self) -> DirOut {
+        self.names.sort_unstable();
         self.duplicates();
-        self.blocks.sort_unstable();
-        if let Some(index) = self.index.take() {
+        if let Some(mut index) = self.index.take() {
+            self.split.sort_unstable();
+            for place in index.missing(&self.names, &self.split, &self.blocks) {
+                let name = shown(&self.name_at(place).unwrap_or_default());
+                let at = self.at(self.block_of(place));
+                self.result
+                    .out
+                    .find(at, DirProblem::DxLookupFailed { name });
+            }
             let names = self.names.len() as u64;
+            self.blocks.sort_unstable();
             index.finish(
                 self.cx,
                 &mut self.result.out,
@@ -384,37 +407,39 @@ impl<'v> Scan<'_, 'v> {
 
     /// Looks for names that stand in the directory more than once.
     fn duplicates(&mut self) {
-        let mut names = std::mem::take(&mut self.names);
-        names.sort_unstable();
-        for pair in names.windows(2) {
-            if pair[0].0 != pair[1].0 {
-                continue;
-            }
-            if let (Some(one), Some(other)) = (self.name_at(pair[0]), self.name_at(pair[1]))
-                && one == other
-                && one != b"."
-                && one != b".."
-            {
-                let name = shown(&one);
-                let at = match self.blocks.get(pair[1].1 as usize) {
-                    Some(block) => At::within(self.inode.blkno(), *block),
-                    None => At::inode(self.inode.blkno()),
-                };
-                self.result.out.find(at, DirProblem::Duplicate { name });
+        let alike = self.names.chunk_by(|one, other| one.hash == other.hash);
+        let mut found = Vec::new();
+        for alike in alike.filter(|alike| alike.len() > 1) {
+            let named = |name: &Name| Some((self.name_at(name.place)?, name.place));
+            let mut names: Vec<(Vec<u8>, Place)> = alike.iter().filter_map(named).collect();
+            names.sort_unstable();
+            for pair in names.windows(2) {
+                let ((one, _), (other, place)) = (&pair[0], &pair[1]);
+                if one == other && one != b"." && one != b".." {
+                    found.push((shown(other), *place));
+                }
             }
         }
-        self.names = names;
+        for (name, place) in found {
+            let at = self.at(self.block_of(place));
+            self.result.out.find(at, DirProblem::Duplicate { name });
+        }
+    }
+
+    /// The block that an entry stands in, unless the inode holds it.
+    fn block_of(&self, place: Place) -> Option<BlockNo> {
+        self.blocks.get(place.area as usize).copied()
     }
 
     /// The name of an entry that was read before.
-    fn name_at(&self, (_, area, offset): (u64, u32, u32)) -> Option<Vec<u8>> {
+    fn name_at(&self, place: Place) -> Option<Vec<u8>> {
         let from = |bytes: &[u8]| {
-            let entry = entries(bytes.get(offset as usize..)?).next()?.ok()?;
+            let entry = entries(bytes.get(place.offset as usize..)?).next()?.ok()?;
             Some(entry.name.to_vec())
         };
         match self.inode.inline_data() {
             Some(bytes) => from(bytes),
-            None => from(&self.cx.view.raw(*self.blocks.get(area as usize)?).ok()?),
+            None => from(&self.cx.view.raw(self.block_of(place)?).ok()?),
         }
     }
 }

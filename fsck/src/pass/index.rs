@@ -1,13 +1,14 @@
 //! Directory indexes: their blocks and clusters, and whether names are found through them.
 
-use cowfs_format::block::{Checked, View};
+use std::collections::BTreeSet;
+
+use cowfs_format::block::Checked;
 use cowfs_format::layout::{
-    DIR_TRAILER, Dinode, DirBlockTrailer, DxHash, DxLeaf, DxRoot, DynFeatures, HashKind, Incompat,
-    dx_hash, hash_is_split,
+    DIR_TRAILER, Dinode, DirBlockTrailer, DxHash, DxLeaf, DxRoot, DynFeatures, Incompat,
 };
 use cowfs_format::read::dx::{self, DxListView};
 use cowfs_format::read::extent::Extent;
-use cowfs_format::units::BlockNo;
+use cowfs_format::units::{BlockNo, low32};
 use zerocopy::FromBytes;
 
 use super::extents::{self, Tree};
@@ -86,12 +87,36 @@ fn tree<'a>(inode: &Checked<'_, Dinode>, root: &'a Checked<'_, DxRoot>) -> Tree<
 pub(crate) struct Index<'v> {
     at: At,
     root: Checked<'v, DxRoot>,
-    /// Hash, directory block, and whether a name was found for it; sorted.
-    entries: Vec<(u64, u64, bool)>,
+    /// Sorted by hash and block.
+    entries: Vec<Entry>,
     /// Whether all leaves could be read.
     whole: bool,
     /// Names that are found under one of their two hashes only, by the hash that they lack.
     lacking: Lacking,
+}
+
+/// An entry of the index.
+struct Entry {
+    hash: u64,
+    /// The directory block that it leads to.
+    block: u64,
+    /// Whether a name was found for it.
+    found: bool,
+}
+
+/// A name of a directory, under one of its hashes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Name {
+    /// Under which it stands in the index.
+    pub(crate) hash: u64,
+    pub(crate) place: Place,
+}
+
+/// Where the entry of a name stands: number of its block in the directory, and offset there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) area: u32,
+    pub(crate) offset: u32,
 }
 
 /// How many names of a directory each kind of driver does not find.
@@ -103,7 +128,8 @@ pub(crate) struct Lacking {
     pub(crate) unsigned: u64,
 }
 
-const fn key(hash: DxHash) -> u64 {
+/// A hash as one number, in the order of the index.
+pub(crate) const fn key(hash: DxHash) -> u64 {
     (hash.major as u64) << 32 | hash.minor as u64
 }
 
@@ -132,7 +158,7 @@ impl<'v> Index<'v> {
                 whole &= leaves(cx, out, inode, extent, end, &mut entries);
             }
         }
-        entries.sort_unstable();
+        entries.sort_unstable_by_key(|entry: &Entry| (entry.hash, entry.block));
         Some(Self {
             at,
             root,
@@ -142,41 +168,60 @@ impl<'v> Index<'v> {
         })
     }
 
-    /// Whether a name in a directory block is found through the index, under either hash.
-    pub(crate) fn finds(&mut self, view: View<'_>, name: &[u8], block: BlockNo) -> bool {
-        let kinds: &[HashKind] = if hash_is_split(name) {
-            &[HashKind::Signed, HashKind::Unsigned]
-        } else {
-            &[HashKind::Signed]
-        };
-        let mut found = false;
-        let mut missing = Lacking::default();
-        for &kind in kinds {
-            let wanted = key(dx_hash(name, view.info().dx_seed, kind));
-            let same = |entry: &(u64, u64, bool)| (entry.0, entry.1) == (wanted, block.0);
-            let from = self
-                .entries
-                .partition_point(|entry| (entry.0, entry.1) < (wanted, block.0));
-            let Some(run) = self.entries.get_mut(from..) else {
+    /// The names that are not found through the index, under either hash. `names` are all those of the directory
+    /// by their signed hash, `split` those that have another one by that; `blocks` are the directory's.
+    pub(crate) fn missing(
+        &mut self,
+        names: &[Name],
+        split: &[Name],
+        blocks: &[BlockNo],
+    ) -> Vec<Place> {
+        let signed = self.look_up(names, blocks);
+        let unsigned = self.look_up(split, blocks);
+        // With a leaf missing, a name that is not found may be there.
+        if !self.whole {
+            return Vec::new();
+        }
+        let split: BTreeSet<Place> = split.iter().map(|name| name.place).collect();
+        let nowhere = |place: &Place| !split.contains(place) || unsigned.contains(place);
+        let (none, one): (Vec<Place>, Vec<Place>) =
+            signed.iter().copied().partition(|place| nowhere(place));
+        self.lacking.signed = one.len() as u64;
+        self.lacking.unsigned = unsigned.difference(&signed).count() as u64;
+        none
+    }
+
+    /// Looks names up, which are sorted by a hash; those that have no entry under it.
+    fn look_up(&mut self, names: &[Name], blocks: &[BlockNo]) -> BTreeSet<Place> {
+        let mut missing = BTreeSet::new();
+        let mut rest = self.entries.as_mut_slice();
+        for same in names.chunk_by(|one, other| one.hash == other.hash) {
+            let Some(Name { hash, .. }) = same.first().copied() else {
                 continue;
             };
-            let mut run = run.iter_mut().take_while(|entry| same(entry)).peekable();
-            found |= run.peek().is_some();
-            match kind {
-                _ if run.peek().is_some() => {}
-                HashKind::Signed => missing.signed = 1,
-                HashKind::Unsigned => missing.unsigned = 1,
+            let before = rest.iter().take_while(|entry| entry.hash < hash).count();
+            rest = rest.get_mut(before..).unwrap_or_default();
+            let count = rest.iter().take_while(|entry| entry.hash == hash).count();
+            let (run, behind) = rest.split_at_mut(count);
+            for name in same {
+                let block = blocks
+                    .get(name.place.area as usize)
+                    .map_or(0, |block| block.0);
+                let from = run.partition_point(|entry| entry.block < block);
+                let mut of_block = run[from..]
+                    .iter_mut()
+                    .take_while(|entry| entry.block == block)
+                    .peekable();
+                if of_block.peek().is_none() {
+                    missing.insert(name.place);
+                }
+                if let Some(entry) = of_block.find(|entry| !entry.found) {
+                    entry.found = true;
+                }
             }
-            if let Some(entry) = run.find(|entry| !entry.2) {
-                entry.2 = true;
-            }
+            rest = behind;
         }
-        if found {
-            self.lacking.signed += missing.signed;
-            self.lacking.unsigned += missing.unsigned;
-        }
-        // With a leaf missing, a name that is not found may be there.
-        found || !self.whole
+        missing
     }
 
     /// Checks what is left once all `names` of the directory were looked up. `blocks` are the
@@ -193,27 +238,23 @@ impl<'v> Index<'v> {
         if !complete || !self.whole {
             return;
         }
-        for &(hash, block, found) in &self.entries {
-            if !found {
-                let bytes = hash.to_be_bytes();
-                let major = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-                let minor = u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
-                let left = blocks.binary_search(&BlockNo(block)).is_ok();
-                let problem = if left {
-                    DirProblem::DxLeft {
-                        major,
-                        minor,
-                        block,
-                    }
-                } else {
-                    DirProblem::DxStale {
-                        major,
-                        minor,
-                        block,
-                    }
-                };
-                out.find(self.at, problem);
-            }
+        for &Entry { hash, block, .. } in self.entries.iter().filter(|entry| !entry.found) {
+            let (major, minor) = (low32(hash >> 32), low32(hash));
+            let left = blocks.binary_search(&BlockNo(block)).is_ok();
+            let problem = if left {
+                DirProblem::DxLeft {
+                    major,
+                    minor,
+                    block,
+                }
+            } else {
+                DirProblem::DxStale {
+                    major,
+                    minor,
+                    block,
+                }
+            };
+            out.find(self.at, problem);
         }
         out.tell_hashes(self.at, self.lacking);
         // A name that has an entry under each of its two hashes counts once.
@@ -260,7 +301,7 @@ fn take(
     out: &mut Out,
     at: At,
     list: Option<DxListView<'_>>,
-    entries: &mut Vec<(u64, u64, bool)>,
+    entries: &mut Vec<Entry>,
     belongs: impl Fn(DxHash) -> bool,
 ) -> bool {
     let Some(list) = list else { return false };
@@ -277,7 +318,11 @@ fn take(
         let (major, minor) = (entry.dx_major_hash.get(), entry.dx_minor_hash.get());
         let (hash, block) = (DxHash { major, minor }, entry.dx_dirent_blk.get());
         if belongs(hash) {
-            entries.push((key(hash), block, false));
+            entries.push(Entry {
+                hash: key(hash),
+                block,
+                found: false,
+            });
         } else {
             out.find(
                 at,
@@ -299,7 +344,7 @@ fn leaves(
     inode: &Checked<'_, Dinode>,
     extent: &Extent,
     end: u64,
-    entries: &mut Vec<(u64, u64, bool)>,
+    entries: &mut Vec<Entry>,
 ) -> bool {
     let mut whole = true;
     for i in 0..u64::from(extent.clusters) * cx.view.geo().blocks_per_cluster() {
