@@ -67,6 +67,9 @@ struct Args {
     /// Do not play: save the damaged image of the only cell.
     #[arg(long)]
     save: Option<PathBuf>,
+    /// With --save: as fsck.cowfs leaves it.
+    #[arg(long, requires = "save")]
+    repaired: bool,
 }
 
 fn subject(name: &str) -> Result<&'static Subject> {
@@ -186,7 +189,12 @@ fn run(args: &Args) -> Result<bool> {
         let [cell] = &cells[..] else {
             bail!("{} cells; --save wants one", cells.len());
         };
-        let (state, ..) = grid::damage(cell).context("this cell cannot be made")?;
+        let state = if args.repaired {
+            grid::trial(cell, false).and_then(|(_, state)| state)
+        } else {
+            grid::damage(cell).map(|(state, ..)| state)
+        };
+        let state = state.context("this cell cannot be made")?;
         std::fs::copy(cell.subject.image(&state)?.path(), path)?;
         return Ok(true);
     }

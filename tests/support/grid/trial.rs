@@ -86,6 +86,11 @@ pub fn damage(cell: &Cell) -> Option<(State, Forced, BTreeSet<u64>)> {
             any = true;
         }
     }
+    // Nobody knows what is in a sector that cannot be read, also when the disk gives it another place.
+    for sector in &unreadable {
+        let lost = state.write_at(sector * 512, &[0; 512]);
+        lost.unwrap_or_else(|error| panic!("{error}"));
+    }
     any.then_some((state, forced, unreadable))
 }
 
