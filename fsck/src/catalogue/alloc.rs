@@ -181,6 +181,11 @@ problems! {
         "inode is in use, but bit {bit} of its allocator group is clear"
         => Marks "the bit is set";
 
+    /// A free block of an inode allocator holds a copy of an inode in use. Linux does not look into free blocks, but fsck.ocfs2 takes the copy for an inode.
+    InodeCopy { bit: u32, of: u64 } = "X_INODE_COPY" Note preen
+        "bit {bit} of the inode allocator is clear, but the block holds a copy of inode {of}"
+        => Marks "the copy is marked as deleted, once nothing is wrong with the inode itself";
+
     /// A block of metadata is in use but marked as free in its allocator: the next block of metadata may overwrite it.
     MetaBitFree { bit: u32, what: &'static str } = "X_EXTENT_ALLOC_BIT" Error preen
         "{what} is in use, but bit {bit} of its allocator group is clear"

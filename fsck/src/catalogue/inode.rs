@@ -36,9 +36,14 @@ problems! {
         "mode {mode:#o} names no type of file"
         => Trees "it becomes a directory when its contents are those of one, and a file otherwise; the permissions stay";
 
-    /// An inode has flags that its kind or the features of the volume do not allow.
-    Flags { flags: u32, why: &'static str } = "X_INODE_FLAGS" Error ask
-        "flags {flags:#x} are not possible: {why}"
+    /// The flags of an inode that belongs to users say that it is a structure of the volume. Drivers and fsck.ocfs2 then do not take it for the file or directory that it is.
+    Flags { found: u32, flags: u32 } = "X_INODE_FLAGS" Error ask
+        "flags {found:#x} include {flags:#x}, which only files of the volume itself have"
+        => Trees "these flags are cleared";
+
+    /// The room for attributes in an inode is smaller than any, or does not fit into it.
+    InlineXattrSize { found: u64 } = "X_XATTR_INLINE_SIZE" Error ask
+        "there cannot be room of {found} bytes for attributes in the inode"
         => Trees "the size that the superblock names is written";
 
     /// The target of a symbolic link stands in the inode, and at the same time the inode says that it has data.

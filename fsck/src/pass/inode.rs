@@ -6,10 +6,11 @@ use cowfs_format::layout::{
     Dinode, DynFeatures, FileType, GroupDesc, Incompat, InlineData, InodeFlags,
 };
 use cowfs_format::read::extent::Extent;
-use cowfs_format::units::BlockNo;
+use cowfs_format::units::{BlockNo, Slot};
 use zerocopy::FromBytes;
 
 use super::extents::{self, Sum, Tree};
+use super::system::KINDS;
 use super::{index as dx_index, reserved, xattr};
 use crate::catalogue::{AllocProblem, At, BlockKind, InodeProblem};
 use crate::facts::groups::{Group, Kind};
@@ -33,32 +34,45 @@ pub(crate) fn scan_group(cx: &Cx<'_>, group: &Group) -> Out {
         };
         if desc.is_set(bit) {
             scan_used(cx, &mut out, group, bit, blkno);
-        } else if cx.doubles.is_none() && is_inode_in_use(cx, blkno) {
-            out.find(At::inode(blkno), AllocProblem::InodeBitFree { bit });
-            if let Some(inode) = cx.inspect(&mut out, At::inode(blkno), blkno, BlockKind::Inode) {
-                scan(cx, &mut out, group, bit, &inode);
-            }
+        } else if cx.doubles.is_none() {
+            free(cx, &mut out, group, bit, blkno);
         }
     }
     out.coalesce_shares();
     out
 }
 
-/// Whether a block that is marked as free holds an inode in use all the same.
-fn is_inode_in_use(cx: &Cx<'_>, blkno: BlockNo) -> bool {
-    let block = cx.view.raw(blkno);
-    block.is_ok_and(|block| in_use(cx.view, &block, blkno).is_some())
+/// Looks at a block that is marked as free and may hold an inode all the same.
+fn free(cx: &Cx<'_>, out: &mut Out, group: &Group, bit: u32, blkno: BlockNo) {
+    let at = At::inode(blkno);
+    let Ok(block) = cx.view.raw(blkno) else {
+        return;
+    };
+    match inode_in(cx.view, &block).map(|inode| inode.i_blkno.get()) {
+        None => {}
+        Some(of) if of != blkno.0 => out.find(at, AllocProblem::InodeCopy { bit, of }),
+        Some(_) => {
+            out.find(at, AllocProblem::InodeBitFree { bit });
+            if let Some(inode) = cx.inspect(out, at, blkno, BlockKind::Inode) {
+                scan(cx, out, group, bit, &inode);
+            }
+        }
+    }
 }
 
 /// The inode in use that a block holds, which may never have been one: blocks that were never used hold
 /// anything, so all marks of an inode must be there.
 pub(crate) fn in_use<'b>(view: View<'_>, block: &'b [u8], blkno: BlockNo) -> Option<&'b Dinode> {
+    inode_in(view, block).filter(|inode| inode.i_blkno.get() == blkno.0)
+}
+
+/// The inode in use that a block holds, be it this block's or another's.
+fn inode_in<'b>(view: View<'_>, block: &'b [u8]) -> Option<&'b Dinode> {
     let (inode, _) = Dinode::ref_from_prefix(block).ok()?;
-    let own = inode.i_signature == Dinode::SIGNATURE
-        && inode.i_blkno.get() == blkno.0
+    let valid = inode.i_signature == Dinode::SIGNATURE
         && inode.i_fs_generation.get() == view.info().fs_generation.0
         && inode.flags().contains(InodeFlags::VALID);
-    own.then_some(inode)
+    valid.then_some(inode)
 }
 
 fn scan_used(cx: &Cx<'_>, out: &mut Out, group: &Group, bit: u32, blkno: BlockNo) {
@@ -123,8 +137,13 @@ fn scan(cx: &Cx<'_>, out: &mut Out, group: &Group, bit: u32, inode: &Checked<'_,
     };
     let shared = refcount_fields(cx, out, inode);
     xattr::scan(cx, out, inode, shared);
+    let foreign = foreign_flags(cx, group, inode);
+    if !foreign.is_empty() {
+        let (found, flags) = (inode.i_flags.get(), foreign.bits());
+        out.find(at, InodeProblem::Flags { found, flags });
+    }
     let special = InodeFlags::CHAIN | InodeFlags::LOCAL_ALLOC | InodeFlags::DEALLOC;
-    if flags.intersects(special) {
+    if flags.difference(foreign).intersects(special) {
         return;
     }
     if inode.dyn_features().contains(DynFeatures::INLINE_DATA) {
@@ -138,6 +157,17 @@ fn scan(cx: &Cx<'_>, out: &mut Out, group: &Group, bit: u32, inode: &Checked<'_,
         out.dirs.push(inode.blkno());
         dx_index::claim(cx, out, inode);
     }
+}
+
+/// The flags of an inode that only files of the volume itself have, when it is none of them.
+fn foreign_flags(cx: &Cx<'_>, group: &Group, inode: &Checked<'_, Dinode>) -> InodeFlags {
+    let tops = [cx.view.info().root, cx.view.info().system_dir];
+    let foreign = match group.slot == Slot::GLOBAL.0 {
+        true if tops.contains(&inode.blkno()) => KINDS,
+        true => InodeFlags::empty(),
+        false => KINDS | InodeFlags::SYSTEM,
+    };
+    inode.flags().intersection(foreign)
 }
 
 /// Compares where the inode says that it came from with where it is.

@@ -48,9 +48,8 @@ pub(crate) fn scan(cx: &Cx<'_>, out: &mut Out, inode: &Checked<'_, Dinode>, shar
             .filter(|start| *start >= 0xC0 + 16 && size >= 32);
         match start {
             None => {
-                let flags = inode.i_flags.get();
-                let why = "the room for attributes does not fit into the inode";
-                out.find(at, InodeProblem::Flags { flags, why });
+                let found = size as u64;
+                out.find(at, InodeProblem::InlineXattrSize { found });
             }
             Some(start) => {
                 let region = Region {

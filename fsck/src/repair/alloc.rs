@@ -14,6 +14,7 @@ use zerocopy::FromBytes;
 use super::stage::{Stage, cannot};
 use super::{adopt, group, meta, pieces, slots, system, xattr};
 use crate::catalogue::{AllocProblem, At};
+use crate::facts::groups::InodeFact;
 
 /// Repairs a problem of an allocator.
 pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) -> Result<()> {
@@ -149,6 +150,7 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
         P::DiscontigNextFree { .. } => group::pieces(stage, owner()?, block()?),
         P::InodeBitUnused { bit, .. } => inode_bit(stage, block()?, bit, false),
         P::InodeBitFree { bit } => inode_bit(stage, block()?, bit, true),
+        P::InodeCopy { of, .. } => forget_copy(stage, block()?, BlockNo(of)),
         P::MetaBitFree { .. } => mark(stage, block()?, true),
         P::MetaShared { .. } => meta::shared(stage, block()?),
         P::MetaForeign { .. } => meta::anew(stage, owner()?, block()?),
@@ -179,6 +181,20 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
         P::SuballocFields { .. } => origin(stage, block()?),
         _ => slots::repair(stage, at, problem),
     }
+}
+
+/// Marks a copy of an inode as deleted, unless it may be all that is left of it.
+fn forget_copy(stage: &Stage<'_, '_>, blkno: BlockNo, of: BlockNo) -> Result<()> {
+    let own = stage.evidence.groups.inode(of);
+    if own.is_some_and(InodeFact::damaged) {
+        return Err(cannot("the inode itself is damaged"));
+    }
+    let mut block = stage.view().raw(blkno)?.into_owned();
+    if let Ok((inode, _)) = Dinode::mut_from_prefix(&mut block) {
+        let rest = inode.flags() - InodeFlags::VALID;
+        inode.i_flags = rest.bits().into();
+    }
+    stage.put_run(blkno, Some(Dinode::CHECK_AT), &mut block)
 }
 
 /// Where the record of a chain lies in the inode of an allocator.

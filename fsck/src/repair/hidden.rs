@@ -111,11 +111,15 @@ impl Hidden {
             }
             Problem::InodeProblem(problem) => {
                 use InodeProblem as P;
-                hidden.names = matches!(problem, P::Mode { .. } | P::RootNotDir { .. });
+                hidden.names = matches!(
+                    problem,
+                    P::Mode { .. } | P::RootNotDir { .. } | P::Flags { .. }
+                );
                 hidden.claims = matches!(
                     problem,
                     P::Mode { .. }
                         | P::Flags { .. }
+                        | P::InlineXattrSize { .. }
                         | P::LinkFastData { .. }
                         | P::EbBlkno { .. }
                         | P::EbGen { .. }

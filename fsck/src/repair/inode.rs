@@ -28,7 +28,10 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &InodeProblem) 
         P::InodeSuballoc { .. } => alloc::origin(stage, blkno),
         P::RootNotDir {} | P::Mode { .. } => mode(stage, blkno),
         P::NzDtime { .. } => stage.edit::<Dinode>(blkno, |inode| inode.i_dtime = 0.into()),
-        P::Flags { .. } => attributes_room(stage, blkno),
+        P::Flags { flags, .. } => stage.edit::<Dinode>(blkno, |inode| {
+            inode.i_flags = (inode.i_flags.get() & !flags).into();
+        }),
+        P::InlineXattrSize { .. } => attributes_room(stage, blkno),
         P::LinkFastData {} => stage.edit::<Dinode>(blkno, |inode| {
             let features = inode.dyn_features().difference(DynFeatures::INLINE_DATA);
             inode.i_dyn_features = features.bits().into();

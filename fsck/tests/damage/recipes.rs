@@ -1,5 +1,6 @@
 //! Recipes for the volume, its allocators and its slots.
 
+use cowfs_format::block::MetaBlock;
 use cowfs_format::layout::jbd2::JournalSuperBlock;
 use cowfs_format::layout::{
     ChainList, ChainRec, Dinode, DirEntry, ExtentBlock, ExtentList, GLOBAL_QUOTA_MAGIC, LocalAlloc,
@@ -319,6 +320,12 @@ crate::define! {
         let group = p.group(InodeAlloc(S0));
         let bit = p.bit_that_is(group, true);
         p.flip_bit(group, bit);
+    };
+    X_INODE_COPY InodeCopy "b4k-c4k-max": |p| {
+        let group = p.group(InodeAlloc(S0));
+        let bit = p.bit_that_is(group, false);
+        let mut inode = p.read(p.inode("/holes/only"));
+        p.put(group + u64::try_from(bit).unwrap(), &mut inode, Some(Dinode::CHECK_AT));
     };
     X_EXTENT_ALLOC_BIT MetaBitFree "b4k-c4k-max": |p| {
         let block = extent_block(p, "/fragmented/whole");

@@ -205,6 +205,12 @@ crate::define! {
     INODE_NZ_DTIME NzDtime "b4k-c4k-max": |p| set(p, "/holes/only", "i_dtime", 5);
     X_INODE_MODE Mode "b4k-c4k-max": |p| set(p, "/holes/only", "i_mode", 0o644);
     X_INODE_FLAGS Flags "b4k-c4k-max": |p| {
+        // A directory that says that it is a truncate log.
+        let directory = p.inode("/holes");
+        let flags = p.inode_field(directory, "i_flags");
+        p.set_inode(directory, "i_flags", flags | 0x800);
+    };
+    X_XATTR_INLINE_SIZE InlineXattrSize "b4k-c4k-max": |p| {
         let inode = p.inode("/attributes/inode");
         p.set_inode(inode, "i_xattr_inline_size", 9999);
     };
