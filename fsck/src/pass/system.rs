@@ -86,6 +86,12 @@ impl System {
 
 /// The files that a volume must have, with the flags that each must carry.
 pub(crate) fn wanted(view: View<'_>) -> Vec<(SystemFile, InodeFlags)> {
+    let info = view.info();
+    wanted_with(info.features.ro_compat, info.max_slots)
+}
+
+/// The files that a volume with these kinds of quota and so many slots must have.
+fn wanted_with(quota: RoCompat, slots: u16) -> Vec<(SystemFile, InodeFlags)> {
     let chain = InodeFlags::BITMAP | InodeFlags::CHAIN;
     let none = InodeFlags::empty();
     let mut wanted = vec![
@@ -94,10 +100,9 @@ pub(crate) fn wanted(view: View<'_>) -> Vec<(SystemFile, InodeFlags)> {
         (SystemFile::Heartbeat, InodeFlags::HEARTBEAT),
         (SystemFile::GlobalBitmap, chain),
     ];
-    let ro_compat = view.info().features.ro_compat;
     let (user, group) = (
-        ro_compat.contains(RoCompat::USRQUOTA),
-        ro_compat.contains(RoCompat::GRPQUOTA),
+        quota.contains(RoCompat::USRQUOTA),
+        quota.contains(RoCompat::GRPQUOTA),
     );
     if user {
         wanted.push((SystemFile::UserQuota, InodeFlags::QUOTA));
@@ -105,7 +110,7 @@ pub(crate) fn wanted(view: View<'_>) -> Vec<(SystemFile, InodeFlags)> {
     if group {
         wanted.push((SystemFile::GroupQuota, InodeFlags::QUOTA));
     }
-    for slot in (0..view.info().max_slots).map(Slot) {
+    for slot in (0..slots).map(Slot) {
         wanted.extend([
             (SystemFile::OrphanDir(slot), none),
             (SystemFile::ExtentAlloc(slot), chain),
@@ -140,10 +145,18 @@ pub(crate) const KINDS: InodeFlags = InodeFlags::LOCAL_ALLOC
 /// The files of the system directory in the order in which a new volume gets their inodes, which
 /// then lie one behind the other.
 pub(crate) fn in_order(view: View<'_>) -> Vec<SystemFile> {
-    let mut order = vec![SystemFile::BadBlocks];
-    order.extend(wanted(view).into_iter().map(|(file, _)| file));
+    let info = view.info();
+    let order = in_order_with(info.features.ro_compat, info.max_slots);
+    order.into_iter().map(|(file, _)| file).collect()
+}
+
+/// The files of the system directory in that order, with their flags, in a volume with these kinds of quota
+/// and so many slots.
+pub(crate) fn in_order_with(quota: RoCompat, slots: u16) -> Vec<(SystemFile, InodeFlags)> {
+    let mut order = vec![(SystemFile::BadBlocks, InodeFlags::empty())];
+    order.extend(wanted_with(quota, slots));
     // The names of a kind come together, slot by slot; a stable sort leaves the slots in order.
-    order.sort_by_key(|file| match file {
+    order.sort_by_key(|(file, _)| match file {
         SystemFile::BadBlocks => 0,
         SystemFile::GlobalInodeAlloc => 1,
         SystemFile::SlotMap => 2,
@@ -164,16 +177,20 @@ pub(crate) fn in_order(view: View<'_>) -> Vec<SystemFile> {
 }
 
 /// Why the block of an inode of the volume itself can be no inode any more: it is none, or it is
-/// wrong in more than one way.
+/// wrong in more than one way. The system directory must be a directory that has names, too.
 fn lost(view: View<'_>, blkno: BlockNo) -> Option<String> {
     let (inode, faults) = view.inspect::<Dinode>(blkno);
     let usable = inode.is_some() && faults.len() <= 1;
     let fault = faults.first().filter(|_| !usable);
-    let directory = blkno == view.info().system_dir;
-    let other = inode.filter(|inode| directory && inode.file_type() != Some(FileType::Directory));
-    fault
-        .map(ToString::to_string)
-        .or_else(|| other.map(|_| "is no directory".to_owned()))
+    if let Some(fault) = fault {
+        return Some(fault.to_string());
+    }
+    let inode = inode.filter(|_| blkno == view.info().system_dir)?;
+    if inode.file_type() != Some(FileType::Directory) {
+        return Some("is no directory".to_owned());
+    }
+    let empty = inode.inline_data().is_none() && dir_blocks(view, &inode).is_empty();
+    empty.then(|| "has no blocks".to_owned())
 }
 
 /// Tells which blocks of the system directory hold no entries that can be made out; whether there

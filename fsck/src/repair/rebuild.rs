@@ -19,12 +19,13 @@ use cowfs_format::layout::{
 };
 use cowfs_format::read::chain::ChainsView;
 use cowfs_format::read::extent::ListView;
-use cowfs_format::units::{BlockNo, Geometry, low16, low32};
+use cowfs_format::units::{BlockNo, Geometry, index, low16, low32};
 use cowfs_format::volume::Volume;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::stage::cannot;
 use crate::catalogue::{At, Finding, VolumeProblem};
+use crate::pass::system::{KINDS, in_order_with};
 
 /// Bytes at the beginning of the device in which the volume's own inodes are looked for.
 const NEAR: u64 = 64 << 20;
@@ -37,6 +38,10 @@ const TEXT_AT: usize = 8;
 const TEXT: &[u8] = b"this is an ocfs2 volume\0";
 /// Bytes of room for attributes that a new inode has.
 const XATTR_INLINE_BYTES: u16 = 256;
+/// Bit of the first file of the system directory among the volume's own inodes.
+const FIRST_FILE_BIT: u64 = 3;
+const MOST_SLOTS: u16 = 255;
+const QUOTA: RoCompat = RoCompat::USRQUOTA.union(RoCompat::GRPQUOTA);
 /// Bit of the slot map among the volume's own inodes.
 const SLOT_MAP_BIT: u16 = 5;
 
@@ -241,13 +246,17 @@ impl Found<'_> {
                 guessed,
             });
         }
-        let slots = self.slots();
+        let features = self.features(&geo, group);
+        let (slots, quota) = self.order(group, self.slots(), features.ro_compat);
+        let features = Features {
+            ro_compat: features.ro_compat | quota,
+            ..features
+        };
         let mut guessed = vec!["the label", "the seeds of directory indexes"];
         let uuid = self.uuid().unwrap_or_else(|| {
             guessed.push("the UUID");
             self.new_uuid()
         });
-        let features = self.features(&geo, group);
         if as_device {
             guessed.push("that it has as many clusters as the device has room for");
         }
@@ -277,7 +286,7 @@ impl Found<'_> {
         sb.s_system_dir_blkno = (group + 2).into();
         sb.s_blocksize_bits = geo.block_bits().into();
         sb.s_clustersize_bits = geo.cluster_bits().into();
-        sb.s_max_slots = low16(slots as u64).into();
+        sb.s_max_slots = slots.into();
         sb.s_first_cluster_group = geo.group_block(0).0.into();
         sb.s_uuid = uuid;
         if features
@@ -310,8 +319,43 @@ impl Found<'_> {
         })
     }
 
+    /// Number of node slots and kinds of quota, of which there are at least these, by what lies where: a new
+    /// volume gets its own inodes in a fixed order.
+    fn order(&self, group: u64, least: u16, seen: RoCompat) -> (u16, RoCompat) {
+        let placed: Vec<(usize, InodeFlags)> = self
+            .inodes
+            .iter()
+            .filter_map(|inode| {
+                let nth = inode.blkno.0.checked_sub(group + FIRST_FILE_BIT)?;
+                let kind = inode.head().ok()?.flags().intersection(KINDS);
+                Some((index(nth), kind))
+            })
+            .collect();
+        let seen = seen & QUOTA;
+        let kinds = [
+            RoCompat::empty(),
+            RoCompat::USRQUOTA,
+            RoCompat::GRPQUOTA,
+            QUOTA,
+        ];
+        let kinds = kinds.into_iter().filter(|kinds| kinds.contains(seen));
+        let guesses = kinds.flat_map(|kinds| (least..=MOST_SLOTS).map(move |slots| (slots, kinds)));
+        let fits = |(slots, kinds): &(u16, RoCompat)| {
+            let order = in_order_with(*kinds, *slots);
+            let fit = |(nth, kind): &&(usize, InodeFlags)| {
+                order.get(*nth).is_some_and(|(_, flags)| flags == kind)
+            };
+            // Of those that fit as well, the first: the fewest.
+            (
+                placed.iter().filter(fit).count(),
+                std::cmp::Reverse((kinds.bits(), *slots)),
+            )
+        };
+        guesses.max_by_key(fits).unwrap_or((least, seen))
+    }
+
     /// Number of node slots, by the files of which each slot has one, or of allocators two.
-    fn slots(&self) -> usize {
+    fn slots(&self) -> u16 {
         let flags = self.inodes.iter().filter_map(|inode| inode.head().ok());
         let all: Vec<InodeFlags> = flags
             .map(Dinode::flags)
@@ -329,7 +373,7 @@ impl Found<'_> {
         .map(count)
         .chain([allocators, 1])
         .max()
-        .unwrap_or(1)
+        .map_or(1, |slots| low16(slots as u64).min(MOST_SLOTS))
     }
 
     /// What stands in the superblock's place, with another check, when it says the same as the rest
@@ -515,7 +559,7 @@ impl Found<'_> {
     /// node has.
     fn is_old_slot_map(&self, map: &[u8]) -> bool {
         const FREE: [u8; 2] = [0xFF; 2];
-        let slots = map.chunks_exact(2).take(self.slots());
+        let slots = map.chunks_exact(2).take(self.slots().into());
         let sensible = |slot: &[u8]| slot == FREE || slot.get(1) == Some(&0);
         slots.clone().any(|slot| slot == FREE) && slots.clone().all(sensible)
     }
