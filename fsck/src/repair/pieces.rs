@@ -12,7 +12,7 @@ use cowfs_format::layout::{
 };
 use cowfs_format::read::chain::ChainsView;
 use cowfs_format::read::extent::ListView;
-use cowfs_format::units::{BlockNo, ClusterNo, index, low16};
+use cowfs_format::units::{BlockNo, ClusterNo, index, low16, low32};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::adopt;
@@ -140,6 +140,10 @@ pub(super) fn clusters(
             put(index(bit / bpc), cluster, &mut idle);
         }
     }
+    if places.contains(&None) {
+        let of_others = of_other_groups(stage, &idle, group);
+        idle.retain(|cluster| !of_others.contains(cluster));
+    }
     // Behind what is known, before it, and anywhere: where no block is in use, it does not matter.
     for nth in 1..places.len() {
         if let Some(last) = places[nth - 1]
@@ -164,6 +168,36 @@ pub(super) fn clusters(
     let found: Option<Vec<ClusterNo>> = places.into_iter().collect();
     // What uses a part of it is told by the next round.
     found.map_or_else(in_one, Ok)
+}
+
+/// The clusters of other groups whose descriptors lie in some clusters and are sound: a chain may lead to them
+/// only once their allocator is repaired.
+fn of_other_groups(
+    stage: &Stage<'_, '_>,
+    among: &BTreeSet<ClusterNo>,
+    group: BlockNo,
+) -> BTreeSet<ClusterNo> {
+    let geo = stage.geo();
+    let bpc = geo.blocks_per_cluster().max(1);
+    let mut found = BTreeSet::new();
+    for &cluster in among {
+        let blkno = geo.first_block(cluster);
+        let signed = stage.view().raw(blkno);
+        if blkno == group || !signed.is_ok_and(|block| block.starts_with(&GroupDesc::SIGNATURE)) {
+            continue;
+        }
+        let (desc, faults) = stage.view().inspect::<GroupDesc>(blkno);
+        let Some(desc) = desc.filter(|_| faults.is_empty()) else {
+            continue;
+        };
+        let count = low32(u64::from(desc.bg_bits.get()) / bpc);
+        let in_one = || vec![(0, count, blkno)];
+        for (_, count, first) in listed(stage, blkno, count).unwrap_or_else(|_| in_one()) {
+            let first = geo.cluster_of(first).0;
+            found.extend((first..first.saturating_add(count)).map(ClusterNo));
+        }
+    }
+    found
 }
 
 /// The clusters that a group holds as far as it is known.
