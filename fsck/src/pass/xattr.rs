@@ -142,18 +142,13 @@ fn buckets(
     while at_bucket < number {
         let blkno = extent.blkno.plus(at_bucket * per_bucket as u64);
         let at = At::within(owner.inode.blkno(), blkno);
+        let what = "xattr bucket";
         match cx.view.bucket(blkno) {
-            Err(_) => {
-                let what = "xattr bucket";
-                out.find(at, VolumeProblem::Unreadable { what });
-            }
+            Err(_) => out.find(at, VolumeProblem::Unreadable { what }),
             Ok((bytes, state)) => {
                 match state {
-                    Some(state) => note_ecc(out, at, "xattr bucket", state),
-                    None => {
-                        let fault = cowfs_format::error::FaultKind::Ecc;
-                        out.find(at, BlockKind::Xattr.problem(&fault));
-                    }
+                    Some(state) => note_ecc(out, at, what, state),
+                    None => out.find(at, VolumeProblem::BadCrc { what }),
                 }
                 if at_bucket == 0
                     && let Ok((head, _)) = XattrHeader::ref_from_prefix(&bytes)

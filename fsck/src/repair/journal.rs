@@ -10,7 +10,7 @@ use cowfs_format::read::inode;
 use cowfs_format::read::journal::{Journal, pending};
 use cowfs_format::units::{BlockNo, Slot, low32};
 use cowfs_format::volume::system::SystemFile;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::adopt;
 use super::stage::{Stage, cannot};
@@ -164,9 +164,12 @@ pub(super) fn features(
         .next()
         .ok_or_else(|| cannot("it has no blocks"))?;
     stage.edit_run(home, 1, None, |bytes| {
-        let (head, _) = JournalSuperBlock::mut_from_prefix(bytes)
-            .map_err(|_| cannot("the journal's superblock is short"))?;
-        change(head);
+        // The smallest blocks do not hold all of it.
+        let mut head = JournalSuperBlock::new_zeroed();
+        let len = bytes.len().min(size_of::<JournalSuperBlock>());
+        head.as_mut_bytes()[..len].copy_from_slice(&bytes[..len]);
+        change(&mut head);
+        bytes[..len].copy_from_slice(&head.as_bytes()[..len]);
         Ok(())
     })
 }
