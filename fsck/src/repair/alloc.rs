@@ -42,7 +42,10 @@ pub(super) fn repair(stage: &mut Stage<'_, '_>, at: At, problem: &AllocProblem) 
             let generation = stage.view().info().fs_generation.0;
             stage.edit::<GroupDesc>(block()?, |desc| desc.bg_generation = generation.into())
         }
-        P::GroupBlkno { .. } => group::home(stage, block()?),
+        P::GroupBlkno { .. } => {
+            let blkno = block()?;
+            stage.edit::<GroupDesc>(blkno, |desc| desc.bg_blkno = blkno.0.into())
+        }
         P::GroupParent { found, expected } => {
             if group::is_allocator(stage, BlockNo(found)) {
                 // It is the chain that is wrong, or both are.

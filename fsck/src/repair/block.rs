@@ -4,33 +4,28 @@ use cowfs_format::block::{MetaBlock, check_offset_of};
 use cowfs_format::device::{Device, DeviceMut};
 use cowfs_format::ecc;
 use cowfs_format::error::{Error, Result};
-use cowfs_format::layout::{XATTR_BUCKET, XattrBlock};
+use cowfs_format::layout::{
+    BUCKET_CHECK, DIR_TRAILER_SIGNATURE, Dinode, DirBlockTrailer, DxLeaf, DxRoot, ExtentBlock,
+    GroupDesc, RefcountBlock, XATTR_BUCKET, XattrBlock,
+};
 use cowfs_format::units::{BlockNo, index};
+use zerocopy::FromBytes;
 
 use super::stage::{Stage, cannot};
 use crate::catalogue::At;
 use crate::pass::reserved;
 
 /// How many blocks a check covers, and where it lies, by the name of what they hold.
-fn extent_of_check(stage: &Stage<'_, '_>, blkno: BlockNo, what: &str) -> Result<(usize, usize)> {
+fn extent_of_check(stage: &Stage<'_, '_>, what: &str) -> Result<(usize, usize)> {
     let geo = stage.geo();
-    let bucket = (XATTR_BUCKET >> geo.block_bits(), 0x08);
     Ok(match what {
         "inode" | "superblock" | "backup superblock" => (1, 0x80),
         "group descriptor" => (1, 0x30),
         "extent block" | "directory index block" => (1, 0x08),
         "refcount tree root" | "refcount block" => (1, 0x20),
         "directory block" | "quota block" => (1, geo.block_bytes() - ecc::CHECK_BYTES),
-        "xattr bucket" => bucket,
-        "xattr block" => {
-            let block = stage.view().raw(blkno)?;
-            let mut signature = [0; 8];
-            signature.copy_from_slice(block.get(..8).unwrap_or(&[0; 8]));
-            match check_offset_of(signature) {
-                Some(at) => (1, at),
-                None => bucket,
-            }
-        }
+        "xattr bucket" => (XATTR_BUCKET >> geo.block_bits(), BUCKET_CHECK),
+        "xattr block" => (1, XattrBlock::CHECK_AT),
         _ => return Err(cannot("it is not known where its check lies")),
     })
 }
@@ -44,18 +39,14 @@ fn place(at: At) -> Result<BlockNo> {
 /// Writes back what the ECC corrects.
 pub(super) fn flip(stage: &Stage<'_, '_>, at: At, what: &str) -> Result<()> {
     let blkno = place(at)?;
-    let (count, check_at) = extent_of_check(stage, blkno, what)?;
+    let (count, check_at) = extent_of_check(stage, what)?;
     stage.edit_run(blkno, count, Some(check_at), |_| Ok(()))
 }
 
 /// Puts right the bits that were found flipped.
 pub(super) fn mend(stage: &Stage<'_, '_>, at: At, what: &str, bits: &[u64]) -> Result<()> {
     let blkno = place(at)?;
-    let (count, check_at) = match what {
-        // Its signature, which tells it from a bucket, may be what is damaged.
-        "xattr block" => (1, XattrBlock::CHECK_AT),
-        _ => extent_of_check(stage, blkno, what)?,
-    };
+    let (count, check_at) = extent_of_check(stage, what)?;
     let mut bytes = stage.view().run(blkno, count)?.into_owned();
     for bit in bits {
         ecc::flip(&mut bytes, index(*bit));
@@ -85,9 +76,61 @@ pub(super) fn clear_reserved(stage: &Stage<'_, '_>, at: At) -> Result<()> {
 /// the next round like anything else.
 pub(super) fn stamp(stage: &Stage<'_, '_>, at: At, what: &str) -> Result<()> {
     let blkno = place(at)?;
-    let (count, check_at) = extent_of_check(stage, blkno, what)?;
+    let (count, check_at) = extent_of_check(stage, what)?;
     let mut bytes = stage.view().run(blkno, count)?.into_owned();
     stage.put_run(blkno, Some(check_at), &mut bytes)
+}
+
+/// The block that a sound block says it is.
+fn says(stage: &Stage<'_, '_>, blkno: BlockNo) -> Option<BlockNo> {
+    let view = stage.view();
+    let block = view.raw(blkno).ok()?;
+    let signature = *block.first_chunk()?;
+    let whole = |check_at| !view.has_ecc() || ecc::is_whole(&block, check_at);
+    macro_rules! head {
+        ($type:ty) => {{
+            let (head, _) = <$type>::ref_from_prefix(&block).ok()?;
+            let own = head.generation() == view.info().fs_generation.0 && whole(<$type>::CHECK_AT);
+            own.then(|| BlockNo(head.own_blkno()))
+        }};
+    }
+    match signature {
+        Dinode::SIGNATURE => head!(Dinode),
+        ExtentBlock::SIGNATURE => head!(ExtentBlock),
+        GroupDesc::SIGNATURE => head!(GroupDesc),
+        DxRoot::SIGNATURE => head!(DxRoot),
+        DxLeaf::SIGNATURE => head!(DxLeaf),
+        XattrBlock::SIGNATURE => head!(XattrBlock),
+        RefcountBlock::SIGNATURE => head!(RefcountBlock),
+        _ => {
+            let (_, trailer) = DirBlockTrailer::ref_from_suffix(&block).ok()?;
+            let own = trailer.db_signature == DIR_TRAILER_SIGNATURE
+                && whole(block.len() - ecc::CHECK_BYTES);
+            own.then(|| BlockNo(trailer.db_blkno.get()))
+        }
+    }
+}
+
+/// Whether a block was in the place of another before this round: the two are brought home when both say so.
+pub(super) fn was_elsewhere(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<bool> {
+    if let Some(other) = exchange(stage, blkno)? {
+        stage.brought_home.extend([blkno, other]);
+    }
+    Ok(stage.brought_home.contains(&blkno))
+}
+
+/// Brings two blocks home that are in each other's places, when both say so; the other one.
+pub(super) fn exchange(stage: &Stage<'_, '_>, blkno: BlockNo) -> Result<Option<BlockNo>> {
+    let other = says(stage, blkno).filter(|other| *other != blkno);
+    let other = other.filter(|other| stage.geo().contains(*other, 1));
+    let Some(other) = other.filter(|other| says(stage, *other) == Some(blkno)) else {
+        return Ok(None);
+    };
+    let mut here = stage.view().raw(blkno)?.into_owned();
+    let mut there = stage.view().raw(other)?.into_owned();
+    stage.put_run(other, None, &mut here)?;
+    stage.put_run(blkno, None, &mut there)?;
+    Ok(Some(other))
 }
 
 /// What a device reads in one piece.
@@ -98,7 +141,7 @@ pub(super) fn rewrite(stage: &Stage<'_, '_>, at: At, what: &str) -> Result<()> {
     let blkno = place(at)?;
     let bucket = what == "xattr bucket";
     let count = if bucket {
-        extent_of_check(stage, blkno, what)?.0
+        extent_of_check(stage, what)?.0
     } else {
         1
     };

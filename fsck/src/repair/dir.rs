@@ -281,22 +281,31 @@ fn dotty(stage: &Stage<'_, '_>, at: At, expected: &str) -> Result<()> {
     })
 }
 
-/// Gives "." its own room; what it covered shows again, or is free.
+/// Gives "." its own room; what it covered shows again, or goes to the entry after it.
 fn dot_excess(stage: &Stage<'_, '_>, at: At) -> Result<()> {
     edit_area(stage, at, |area, _| {
-        let old = entries(area)
-            .next()
-            .and_then(Result::ok)
-            .map_or(0, |e| e.rec_len);
-        if old < 32 {
+        let mut two = entries(area).map_while(Result::ok);
+        let old = two.next().map_or(0, |entry| entry.rec_len);
+        let second = two.next().map(|entry| (entry.rec_len, entry.name.len()));
+        drop(two);
+        if old < 16 {
             return Err(cannot("the entry after it cannot be made out"));
         }
         area[8..10].copy_from_slice(&16u16.to_le_bytes());
-        let covered = entries(&area[16..old]).map(|e| e.map(|e| e.rec_len));
-        let sound: std::result::Result<Vec<usize>, _> = covered.collect();
-        if sound.is_err() {
-            area[16..28].fill(0);
-            area[24..26].copy_from_slice(&low16(old as u64 - 16).to_le_bytes());
+        let covered: Vec<bool> = entries(&area[16..old]).map(|entry| entry.is_ok()).collect();
+        if !covered.is_empty() && !covered.contains(&false) {
+            return Ok(());
+        }
+        match second {
+            Some((rec_len, name_len)) => {
+                area.copy_within(old..old + DIRENT_HEAD + name_len, 16);
+                let rec_len = low16((rec_len + old - 16) as u64);
+                area[24..26].copy_from_slice(&rec_len.to_le_bytes());
+            }
+            None => {
+                area[16..28].fill(0);
+                area[24..26].copy_from_slice(&low16(old as u64 - 16).to_le_bytes());
+            }
         }
         Ok(())
     })

@@ -19,7 +19,7 @@ use cowfs_format::volume::system::SystemFile;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::stage::{Stage, cannot};
-use super::{pieces, system};
+use super::{block, pieces, system};
 use crate::facts::groups::Kind;
 use crate::pass::bitmap;
 use crate::pass::chains::Allocator;
@@ -37,41 +37,6 @@ fn allocator_of(stage: &Stage<'_, '_>, inode: BlockNo) -> Option<Allocator> {
 /// Whether an inode is an allocator of blocks.
 pub(super) fn is_allocator(stage: &Stage<'_, '_>, inode: BlockNo) -> bool {
     allocator_of(stage, inode).is_some()
-}
-
-/// Brings a descriptor that says that it is another block home, when that block says that it is this
-/// one; or else has it say where it is.
-pub(super) fn home(stage: &Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
-    let other = says(stage, blkno).ok_or_else(|| cannot("the block is not what it was"))?;
-    if other == blkno {
-        // The other one was brought home.
-        return Ok(());
-    }
-    if exchange(stage, blkno, other)? {
-        return Ok(());
-    }
-    stage.edit::<GroupDesc>(blkno, |desc| desc.bg_blkno = blkno.0.into())
-}
-
-/// The block that a descriptor says it is.
-fn says(stage: &Stage<'_, '_>, blkno: BlockNo) -> Option<BlockNo> {
-    let (desc, faults) = stage.view().inspect::<GroupDesc>(blkno);
-    let known = desc.filter(|_| faults.len() <= 1);
-    known.map(|desc| BlockNo(desc.bg_blkno.get()))
-}
-
-/// Brings a descriptor that says it is another block home, when that block says that it is this one; whether
-/// it does.
-fn exchange(stage: &Stage<'_, '_>, blkno: BlockNo, other: BlockNo) -> Result<bool> {
-    let elsewhere = blkno != other && stage.geo().contains(other, 1);
-    if elsewhere && says(stage, other) == Some(blkno) {
-        let mut here = stage.view().raw(blkno)?.into_owned();
-        let mut there = stage.view().raw(other)?.into_owned();
-        stage.put_run(other, Some(GroupDesc::CHECK_AT), &mut here)?;
-        stage.put_run(blkno, Some(GroupDesc::CHECK_AT), &mut there)?;
-        return Ok(true);
-    }
-    Ok(false)
 }
 
 /// What all groups of an allocator have in common.
@@ -234,8 +199,8 @@ fn find(stage: &Stage<'_, '_>, plan: &Plan, heads: &[BlockNo]) -> Result<Vec<Blo
             }
             let signed = block.starts_with(&GroupDesc::SIGNATURE);
             drop(block);
-            if signed && let Some(other) = says(stage, blkno) {
-                exchange(stage, blkno, other)?;
+            if signed {
+                block::exchange(stage, blkno)?;
             }
             if signed && is_group(stage, plan, blkno) {
                 let (group, _) = stage.view().inspect::<GroupDesc>(blkno);

@@ -217,6 +217,12 @@ fn shown(checked: &Checked, finding: &Finding, says: &str) -> String {
 /// Repairs what a finding is about.
 fn apply(stage: &mut Stage<'_, '_>, finding: &Finding) -> Result<()> {
     let at = finding.at;
+    if let Some(blkno) = at.block.or(at.inode)
+        && block::was_elsewhere(stage, blkno)?
+    {
+        // What is wrong with it besides is told by the next round.
+        return Ok(());
+    }
     match &finding.problem {
         Problem::VolumeProblem(problem) => volume::repair(stage, at, problem),
         Problem::AllocProblem(problem) => alloc::repair(stage, at, problem),

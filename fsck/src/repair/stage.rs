@@ -48,6 +48,8 @@ pub(super) struct Stage<'s, 'd> {
     pub(super) idle_directories: OnceCell<HashSet<BlockNo>>,
     /// Blocks in clusters that nothing uses, by the group that they say they came from, with their bits.
     pub(super) idle_blocks: OnceCell<HashMap<BlockNo, Vec<(u64, BlockNo)>>>,
+    /// Blocks that were in each other's places before this round, and are not any more.
+    pub(super) brought_home: HashSet<BlockNo>,
     /// Inodes of system files that got their names again in this round.
     pub(super) named: HashSet<BlockNo>,
 }
@@ -71,6 +73,7 @@ impl<'s, 'd> Stage<'s, 'd> {
             adopted: HashSet::new(),
             idle_directories: OnceCell::new(),
             idle_blocks: OnceCell::new(),
+            brought_home: HashSet::new(),
             named: HashSet::new(),
         }
     }
