@@ -37,6 +37,12 @@ struct Args {
     /// Blocks of each kind of each volume.
     #[arg(long, default_value_t = 2)]
     each: usize,
+    /// Play each cell so often: other bits, other copies, another block to be swapped with.
+    #[arg(long, default_value_t = 1)]
+    rolls: u64,
+    /// Instead of one block in each cell, two of different kinds, both damaged in the same way.
+    #[arg(long)]
+    pairs: bool,
     /// Instead of the grid: seeds FROM..TO of many damaged blocks.
     #[arg(long)]
     seeds: Option<String>,
@@ -89,14 +95,23 @@ fn cells(args: &Args, subjects: &[&'static Subject]) -> Result<Vec<Cell>> {
     let harms: Vec<Harm> = Harm::ALL.into_iter().filter(wanted).collect();
     let mut all: Vec<Cell> = subjects
         .iter()
-        .flat_map(|subject| grid::cells(subject, args.each, &harms))
+        .flat_map(|subject| match args.pairs {
+            true => grid::pairs(subject, &harms),
+            false => grid::cells(subject, args.each, &harms),
+        })
         .collect();
     let exact = all.iter().any(|cell| cell.kind() == args.kind);
     all.retain(|cell| match exact {
         true => cell.kind() == args.kind,
         false => cell.kind().contains(&args.kind),
     });
-    Ok(all)
+    let rolled = |roll: u64| {
+        all.iter().cloned().map(move |mut cell| {
+            cell.seed ^= roll << 48;
+            cell
+        })
+    };
+    Ok((0..args.rolls).flat_map(rolled).collect())
 }
 
 fn tell(report: &Report) {

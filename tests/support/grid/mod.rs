@@ -25,7 +25,7 @@ pub use foreign::fsck_ocfs2;
 pub use harm::Harm;
 pub use mount::{DISKS, mounts};
 pub use page::{ManyPage, Page, Tally};
-pub use run::{Cell, Report, cells, run, seeds};
+pub use run::{Cell, Report, cells, pairs, run, seeds};
 pub use subject::{Subject, golden, rich};
 pub use trial::{Outcome, damage, trial};
 

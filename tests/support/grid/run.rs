@@ -89,6 +89,23 @@ pub fn cells(subject: &'static Subject, each: usize, harms: &[Harm]) -> Vec<Cell
     cells
 }
 
+/// The cells of a subject with two blocks of different kinds each, both lost in the same way.
+#[must_use]
+pub fn pairs(subject: &'static Subject, harms: &[Harm]) -> Vec<Cell> {
+    let mut pairs = Vec::new();
+    for harm in harms {
+        let cells = cells(subject, 1, &[*harm]);
+        for (number, one) in cells.iter().enumerate() {
+            pairs.extend(cells[..number].iter().map(|other| Cell {
+                subject,
+                hits: [&other.hits[..], &one.hits[..]].concat(),
+                seed: one.seed ^ other.seed << 20,
+            }));
+        }
+    }
+    pairs
+}
+
 /// Cells of 1 to `most` damaged blocks each, by seeds.
 #[must_use]
 pub fn seeds(subjects: &[&'static Subject], seeds: std::ops::Range<u64>, most: u64) -> Vec<Cell> {
