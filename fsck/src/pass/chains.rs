@@ -197,6 +197,32 @@ pub(crate) fn descriptor(
     }
 }
 
+/// How many bits each group of a suballocator has, as far as all groups and the counts of the chains agree on it:
+/// then it is not the groups that are wrong where its inode says something else.
+fn bits_of_all(cx: &Cx<'_>, allocator: &Allocator, chains: &Chains) -> Option<u32> {
+    let mut all = None;
+    for chain in &chains.chains {
+        let (mut next, mut total) = (chain.head, 0);
+        while next.0 != 0 && total < chain.total {
+            let (desc, faults) = cx.view.inspect::<GroupDesc>(next);
+            let own = |desc: &Checked<'_, GroupDesc>| {
+                faults.is_empty() && desc.bg_parent_dinode.get() == allocator.inode.0
+            };
+            let desc = desc.filter(own)?;
+            let bits = u32::from(desc.bg_bits.get());
+            if bits == 0 || *all.get_or_insert(bits) != bits {
+                return None;
+            }
+            total += bits;
+            next = BlockNo(desc.bg_next_group.get());
+        }
+        if total != chain.total || next.0 != 0 {
+            return None;
+        }
+    }
+    all
+}
+
 /// Walks the chains of a suballocator and claims the clusters of its groups.
 pub(crate) fn suballocator(cx: &Cx<'_>, allocator: &Allocator) -> (Out, Vec<Group>) {
     let (mut out, mut groups) = (Out::default(), Vec::new());
@@ -212,8 +238,10 @@ pub(crate) fn suballocator(cx: &Cx<'_>, allocator: &Allocator) -> (Out, Vec<Grou
     };
     let bits = u32::from(chains.cpg) * u32::from(chains.bpc);
     let most = u32::try_from((geo.block_bytes() - GROUP_BITMAP) * 8).unwrap_or(u32::MAX);
-    if !chains.chains.is_empty() && (bits == 0 || bits > most) {
-        let (found, expected) = (chains.cpg, most / u32::from(bpc.max(1)));
+    let bits_of_all = bits_of_all(cx, allocator, &chains).filter(|of_all| *of_all != bits);
+    if !chains.chains.is_empty() && (bits == 0 || bits > most || bits_of_all.is_some()) {
+        let bits = bits_of_all.unwrap_or(most);
+        let (found, expected) = (chains.cpg, bits / u32::from(bpc.max(1)));
         out.find(
             At::inode(allocator.inode),
             AllocProblem::ChainCpg { found, expected },

@@ -162,14 +162,21 @@ fn bitmap_clusters(stage: &Stage<'_, '_>, clusters: u32) -> Result<()> {
     })
 }
 
-/// Marks a system file as what its name says.
-fn system_flags(stage: &Stage<'_, '_>, at: At, name: &str) -> Result<()> {
+/// Marks a system file as what its name says; or has the name lead elsewhere, when that is another's file.
+fn system_flags(stage: &mut Stage<'_, '_>, at: At, name: &str) -> Result<()> {
+    let inode = at.inode.ok_or_else(|| cannot("it has no place"))?;
     let all = wanted(stage.view());
+    let system = &stage.evidence.system;
+    let of_another = |(file, _): &(SystemFile, InodeFlags)| {
+        file.name() != name && system.find(*file) == Some(inode)
+    };
+    if all.iter().any(of_another) {
+        return names::name(stage, name);
+    }
     let (_, flags) = all
         .into_iter()
         .find(|(file, _)| file.name() == name)
         .ok_or_else(|| cannot("no system file has that name"))?;
-    let inode = at.inode.ok_or_else(|| cannot("it has no place"))?;
     stage.edit::<Dinode>(inode, |inode| {
         let others = inode.flags().difference(KINDS);
         let marks = InodeFlags::SYSTEM | InodeFlags::VALID;
