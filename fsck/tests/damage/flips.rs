@@ -22,9 +22,9 @@ use crate::repairs::{device, run};
 
 /// A block under a check, or a bucket of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Covered {
-    kind: &'static str,
-    first: u64,
+pub(crate) struct Covered {
+    pub(crate) kind: &'static str,
+    pub(crate) first: u64,
     count: usize,
     check_at: usize,
 }
@@ -49,7 +49,7 @@ fn kind(bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// All blocks of an image that its check covers, in order.
-fn covered(p: &Patch) -> Vec<Covered> {
+pub(crate) fn covered(p: &Patch) -> Vec<Covered> {
     let volume = p.volume();
     let view = volume.view();
     let mut found = Vec::new();
@@ -128,7 +128,7 @@ fn covered(p: &Patch) -> Vec<Covered> {
     found
 }
 
-fn found_of(found: &[Covered], kind: &str) -> Vec<u64> {
+pub(crate) fn found_of(found: &[Covered], kind: &str) -> Vec<u64> {
     let of = found.iter().filter(|block| block.kind == kind);
     of.map(|block| block.first).collect()
 }
@@ -164,7 +164,7 @@ fn looked_at(view: View<'_>, block: &Covered) -> Option<(Box<[u8]>, EccState)> {
     }
 }
 
-fn images_with_checks() -> Vec<String> {
+pub(crate) fn images_with_checks() -> Vec<String> {
     let all = golden::all().unwrap().into_iter().map(|image| image.name);
     all.filter(|name| {
         let patch = Patch::new(name, true);

@@ -11,6 +11,7 @@ use cowfs_format::volume::system::{self, SystemFile};
 use cowfs_tests::oracle;
 use fsck_cowfs::repair::policy::Mode;
 
+use crate::flips::{covered, found_of, images_with_checks};
 use crate::patch::Patch;
 use crate::repairs::{Sound, device, foreign_codes, lines, resetting, run, run_with};
 
@@ -205,6 +206,48 @@ fn any_lost_block_of_the_volume_itself_is_made_anew() {
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+/// Two blocks that say that they are each other are exchanged: not a name, not an attribute is lost.
+#[test]
+fn blocks_in_each_others_places_go_home() {
+    // Those that say which block they are.
+    let kinds = [
+        "inode",
+        "extent block",
+        "group",
+        "index root",
+        "index leaf",
+        "xattr block",
+        "refcount block",
+        "directory block",
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let mut tried = BTreeSet::new();
+    for image in images_with_checks() {
+        // Files that wait to be deleted are, without any damage.
+        let sound = Patch::new(&image, true);
+        run_with(&device(&sound), Mode::Yes, Some(&log)).unwrap();
+        let (all, before) = (covered(&sound), lines(&sound));
+        for kind in kinds {
+            let of: Vec<u64> = found_of(&all, kind);
+            let [first, .., last] = of[..] else { continue };
+            let mut patch = Patch::new(&image, true);
+            let (one, other) = (patch.read(first), patch.read(last));
+            patch.raw(first, 0, &other);
+            patch.raw(last, 0, &one);
+            let repaired = run_with(&device(&patch), Mode::Yes, Some(&log)).unwrap();
+            let what = format!("{image}: {kind} {first} and {last}");
+            assert_eq!(repaired.report("volume").exit, 1, "{what}");
+            for blkno in [first, last] {
+                assert!(patch.read(blkno) == sound.read(blkno), "{what}: {blkno}");
+            }
+            assert_eq!(lines(&patch), before, "{what}");
+            tried.insert(kind);
+        }
+    }
+    assert_eq!(tried.len(), kinds.len(), "only {tried:?}");
 }
 
 /// Directories with blocks of their own, by path.
