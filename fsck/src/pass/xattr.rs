@@ -16,7 +16,7 @@ use crate::catalogue::{At, BlockKind, InodeProblem, VolumeProblem, XattrProblem}
 use crate::facts::{Cx, Origin, Out, note_ecc};
 
 /// Bit of `xe_type`: the value stands beside the name.
-const LOCAL: u8 = 0x80;
+pub(crate) const LOCAL: u8 = 0x80;
 /// Bytes of the root of a value: its head, an extent list of one record.
 const VALUE_ROOT: usize = size_of::<XattrValueRoot>() + 32;
 
@@ -187,7 +187,7 @@ struct Region<'a> {
     bucket: Option<Bucket<'a>>,
 }
 
-const fn pad(bytes: usize) -> usize {
+pub(crate) const fn pad(bytes: usize) -> usize {
     (bytes + 3) & !3
 }
 

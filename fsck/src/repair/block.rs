@@ -119,11 +119,16 @@ pub(super) fn was_elsewhere(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result
     Ok(stage.brought_home.contains(&blkno))
 }
 
+/// The block that a block is in the place of, when that is in its place, too.
+pub(super) fn partner(stage: &Stage<'_, '_>, blkno: BlockNo) -> Option<BlockNo> {
+    let other = says(stage, blkno).filter(|other| *other != blkno)?;
+    let mutual = stage.geo().contains(other, 1) && says(stage, other) == Some(blkno);
+    mutual.then_some(other)
+}
+
 /// Brings two blocks home that are in each other's places, when both say so; the other one.
 pub(super) fn exchange(stage: &Stage<'_, '_>, blkno: BlockNo) -> Result<Option<BlockNo>> {
-    let other = says(stage, blkno).filter(|other| *other != blkno);
-    let other = other.filter(|other| stage.geo().contains(*other, 1));
-    let Some(other) = other.filter(|other| says(stage, *other) == Some(blkno)) else {
+    let Some(other) = partner(stage, blkno) else {
         return Ok(None);
     };
     let mut here = stage.view().raw(blkno)?.into_owned();

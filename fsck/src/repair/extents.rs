@@ -39,7 +39,7 @@ pub(super) fn repair(
         P::NextLeaf { expected, .. } => stage.edit::<ExtentBlock>(block, |head| {
             head.h_next_leaf_blk = expected.into();
         }),
-        P::LastEb { expected, .. } => last_leaf(stage, block, expected),
+        P::LastEb { found, expected } => last_leaf(stage, owner, block, found, expected),
         _ => remake(stage, owner, block),
     }
 }
@@ -73,23 +73,41 @@ fn list(stage: &Stage<'_, '_>, blkno: BlockNo, change: impl FnOnce(&mut [u8])) -
     })
 }
 
-/// Names the rightmost leaf in the root of a tree.
-fn last_leaf(stage: &Stage<'_, '_>, root: BlockNo, leaf: u64) -> Result<()> {
+/// Names the rightmost leaf in the root of a tree, which is one of the block itself or of the value of an
+/// attribute there.
+fn last_leaf(
+    stage: &Stage<'_, '_>,
+    owner: BlockNo,
+    root: BlockNo,
+    found: u64,
+    leaf: u64,
+) -> Result<()> {
     match signature(stage, root) {
-        Dinode::SIGNATURE => stage.edit::<Dinode>(root, |head| head.i_last_eb_blk = leaf.into()),
+        Dinode::SIGNATURE if names_leaf(stage, root, found, leaf)? => {
+            stage.edit::<Dinode>(root, |head| head.i_last_eb_blk = leaf.into())
+        }
         DxRoot::SIGNATURE => stage.edit::<DxRoot>(root, |head| head.dr_last_eb_blk = leaf.into()),
         RefcountBlock::SIGNATURE => {
             stage.edit::<RefcountBlock>(root, |head| head.rf_last_eb_blk = leaf.into())
         }
-        XattrBlock::SIGNATURE => stage.edit_bytes::<XattrBlock>(root, |bytes| {
-            let place = bytes.get_mut(XATTR_BLOCK_BODY + 8..XATTR_BLOCK_BODY + 16);
-            place
-                .ok_or_else(|| cannot("there is no tree of attributes"))?
-                .copy_from_slice(&leaf.to_le_bytes());
-            Ok(())
-        }),
-        _ => Err(cannot("the block is the root of no tree")),
+        XattrBlock::SIGNATURE if is_indexed(&*stage.view().block::<XattrBlock>(root)?) => {
+            stage.edit_bytes::<XattrBlock>(root, |bytes| {
+                let place = bytes.get_mut(XATTR_BLOCK_BODY + 8..XATTR_BLOCK_BODY + 16);
+                place
+                    .ok_or_else(|| cannot("there is no tree of attributes"))?
+                    .copy_from_slice(&leaf.to_le_bytes());
+                Ok(())
+            })
+        }
+        _ => xattr::last_leaf(stage, owner, root, found, leaf),
     }
+}
+
+/// Whether an inode itself names a last leaf as `found`, and should name `leaf`.
+fn names_leaf(stage: &Stage<'_, '_>, blkno: BlockNo, found: u64, leaf: u64) -> Result<bool> {
+    let inode = inode::read(stage.view(), blkno)?;
+    let own = leaf == 0 || reaches(stage, blkno, inode.body(), BlockNo(leaf));
+    Ok(inode.i_last_eb_blk.get() == found && own)
 }
 
 /// Makes the tree anew that a block belongs to.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use cowfs_format::block::{BlockBuf, MetaBlock, check_offset_of};
+use cowfs_format::block::{MetaBlock, check_offset_of};
 use cowfs_format::error::Result;
 use cowfs_format::layout::{
     ChainRec, DINODE_HEAD, DISCONTIG_BITMAP_BYTES, Dinode, DxRoot, ExtentBlock, GROUP_BITMAP,
@@ -308,7 +308,9 @@ fn used(stage: &Stage<'_, '_>, plan: &Plan, clusters: &[ClusterNo], bits: u32) -
             break;
         };
         let blkno = stage.geo().first_block(*cluster).plus((bit % bpc).into());
-        let Some(block) = at_home(stage, blkno) else {
+        // Of two inodes in each other's places, each counts as used in its own.
+        let lies = block::partner(stage, blkno).unwrap_or(blkno);
+        let Ok(block) = stage.view().raw(lies) else {
             continue;
         };
         if in_use(&block, blkno, generation, &allocator, bit) {
@@ -316,24 +318,6 @@ fn used(stage: &Stage<'_, '_>, plan: &Plan, clusters: &[ClusterNo], bits: u32) -
         }
     }
     Ok(bitmap)
-}
-
-/// What belongs into a block: what lies there, or in the block that it says it is, when the two are in each
-/// other's places. (That they are is told once they count as used.)
-fn at_home<'s>(stage: &'s Stage<'_, '_>, blkno: BlockNo) -> Option<BlockBuf<'s>> {
-    let says = |block: &[u8]| {
-        let (inode, _) = Dinode::ref_from_prefix(block).ok()?;
-        (inode.i_signature == Dinode::SIGNATURE).then(|| inode.own_blkno())
-    };
-    let here = stage.view().raw(blkno).ok()?;
-    let other = says(&here).map(BlockNo).filter(|other| *other != blkno);
-    if let Some(other) = other.filter(|other| stage.geo().contains(*other, 1))
-        && let Ok(there) = stage.view().raw(other)
-        && says(&there) == Some(blkno.0)
-    {
-        return Some(there);
-    }
-    Some(here)
 }
 
 /// Whether a block is of the kind that an allocator gives out, in use, and from that bit of it.

@@ -20,6 +20,8 @@ pub(super) struct Hidden {
     names: bool,
     /// Uses of clusters or of metadata blocks may have been missed.
     claims: bool,
+    /// Clusters are claimed twice: a group may not be where it is thought to be.
+    shared: bool,
     /// A repair failed for want of space. What hides who uses a cluster may be what cannot be repaired without
     /// some: clusters that hold no metadata are given back then.
     short: bool,
@@ -43,6 +45,7 @@ impl Hidden {
             all.inodes |= one.inodes;
             all.names |= one.names || one.inodes;
             all.claims |= one.claims || one.inodes;
+            all.shared |= one.shared;
         }
         all
     }
@@ -108,6 +111,8 @@ impl Hidden {
                     hidden.inodes |= u64::from(*total) != *expected_total;
                 }
                 hidden.claims = matches!(problem, P::DeallocUsed { .. } | P::MetaForeign { .. });
+                hidden.shared =
+                    matches!(problem, P::DupClusters { .. } | P::DupClustersSystem { .. });
             }
             Problem::InodeProblem(problem) => {
                 use InodeProblem as P;
@@ -182,7 +187,10 @@ impl Hidden {
                 use AllocProblem as P;
                 let claims = match problem {
                     P::ClusterLeak { .. } => !self.short || self.inodes,
-                    P::MetaLeak { .. } | P::LallocRepair { .. } => true,
+                    P::InodeCopy { .. } if self.shared => {
+                        return Some("the block may be somebody else's");
+                    }
+                    P::InodeCopy { .. } | P::MetaLeak { .. } | P::LallocRepair { .. } => true,
                     _ => false,
                 };
                 (false, false, claims)

@@ -1,5 +1,7 @@
 //! Extended attributes: what cannot be made out goes, and takes nothing with it.
 
+use std::ops::Range;
+
 use cowfs_format::error::Result;
 use cowfs_format::layout::{
     Dinode, DynFeatures, HashKind, Incompat, XATTR_BLOCK_BODY, XATTR_BUCKET, XattrBlock,
@@ -13,6 +15,7 @@ use zerocopy::FromBytes;
 use super::inode::incompat;
 use super::stage::{Stage, cannot};
 use crate::catalogue::{At, XattrProblem};
+use crate::pass::xattr::{LOCAL, pad};
 
 /// Bytes of the header of a set of attributes, and of an entry.
 const HEAD: usize = size_of::<XattrHeader>();
@@ -158,6 +161,35 @@ fn hash(stage: &Stage<'_, '_>, at: At, index: u64) -> Result<()> {
         let name = name.ok_or_else(|| cannot("the attribute has no name"))?;
         let hash = xattr_hash(name, seed, HashKind::Signed);
         bytes[start..start + 4].copy_from_slice(&hash.to_le_bytes());
+        Ok(())
+    })
+}
+
+/// Has the root of a value in a set of attributes, which names `found` as its last leaf, name `leaf`.
+pub(super) fn last_leaf(
+    stage: &Stage<'_, '_>,
+    owner: BlockNo,
+    block: BlockNo,
+    found: u64,
+    leaf: u64,
+) -> Result<()> {
+    let at = At::within(owner, block);
+    edit(stage, at, |bytes| {
+        let roots: Vec<usize> = (0..count(bytes))
+            .filter_map(|index| XattrEntry::read_from_prefix(&bytes[HEAD + index * ENTRY..]).ok())
+            .filter(|(entry, _)| entry.xe_type & LOCAL == 0)
+            .map(|(entry, _)| {
+                usize::from(entry.xe_name_offset.get()) + pad(entry.xe_name_len.into())
+            })
+            .collect();
+        let places = roots.into_iter().map(|root| root + 8..root + 16);
+        let names_it = |place: &Range<usize>| {
+            let old = bytes.get(place.clone());
+            old == Some(found.to_le_bytes().as_slice())
+        };
+        let place = places.into_iter().find(names_it);
+        let place = place.ok_or_else(|| cannot("the block is the root of no tree"))?;
+        bytes[place].copy_from_slice(&leaf.to_le_bytes());
         Ok(())
     })
 }

@@ -4,7 +4,7 @@ use cowfs_format::device::{Device, DeviceMut, OverlayDevice};
 use cowfs_format::layout::{
     DINODE_HEAD, Dinode, DirBlockTrailer, DirEntry, DxEntry, DxEntryList, DxRoot, ExtentBlock,
     ExtentList, HashKind, RefcountBlock, RefcountList, RefcountRec, XattrBlock, XattrEntry,
-    XattrHeader, xattr_hash,
+    XattrHeader, XattrValueRoot, xattr_hash,
 };
 use cowfs_format::units::{BlockNo, Slot, low16};
 use cowfs_format::volume::Volume;
@@ -104,6 +104,21 @@ fn xattr(p: &mut Patch, at: usize, fields: &[cowfs_format::layout::Field], name:
     let block = p.inode_field(inode, "i_xattr_loc");
     assert_eq!(p.get(block, 0, XattrBlock::FIELDS, "xb_flags"), 0);
     p.set(block, 0x30 + at, fields, name, value);
+}
+
+/// Has the root of the first value that stands in clusters of its own name a last leaf.
+fn value_leaf(p: &mut Patch, leaf: u64) {
+    let inode = p.inode("/attributes/block");
+    let block = p.inode_field(inode, "i_xattr_loc");
+    let bytes = p.read(block);
+    let set = &bytes[0x30..];
+    let entries = set[16..].chunks_exact(16);
+    let count = usize::from(u16::from_le_bytes([set[0], set[1]]));
+    let outside = entries.take(count).find(|entry| entry[7] & 0x80 == 0);
+    let entry = outside.expect("no value stands in clusters");
+    let name = usize::from(u16::from_le_bytes([entry[4], entry[5]]));
+    let root = 0x30 + name + usize::from(entry[6]).next_multiple_of(4);
+    p.set(block, root, XattrValueRoot::FIELDS, "xr_last_eb_blk", leaf);
 }
 
 /// Changes the first bucket of a file's tree of attributes.
@@ -292,6 +307,7 @@ crate::define! {
         p.set_rec(block, EB, 1, "e_leaf_clusters", 0);
     };
     X_LAST_EB LastEb "b4k-c4k-max": |p| set(p, "/fragmented/whole", "i_last_eb_blk", 0);
+    X_LAST_EB LastEb "b2k-c8k-max": |p| value_leaf(p, 77);
     X_NEXT_LEAF NextLeaf "b4k-c4k-max": |p| {
         let block = first_block(p, "/fragmented/whole");
         p.set(block, 0, ExtentBlock::FIELDS, "h_next_leaf_blk", 7);
