@@ -1,6 +1,7 @@
 //! The sizes of a volume: what is given, and what follows from the size of the device.
 
 use cowfs_format::error::{Error, Result};
+use cowfs_format::layout::MAX_SLOTS;
 use cowfs_format::toolkit::size::show_size;
 use cowfs_format::units::Geometry;
 
@@ -14,8 +15,6 @@ const JOURNAL_LIMIT: u64 = 4 << 30;
 const MIN_BLOCKS: u64 = 2048;
 /// Blocks that a volume has besides its journals, at the least.
 const MIN_OTHER_BLOCKS: u64 = 1024;
-/// Most node slots.
-pub(crate) const MAX_SLOTS: u16 = 255;
 
 /// The sizes that everything else follows from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

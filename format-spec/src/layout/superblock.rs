@@ -10,6 +10,8 @@ pub const SUPER_BLOCK_BLKNO: u64 = 2;
 pub const SUPER_BLOCK_SIGNATURE: [u8; 8] = *b"OCFSV2\0\0";
 /// Offset of the body in the superblock.
 pub const SUPER_BLOCK_BODY: usize = 0xC0;
+/// Node slots that a volume has at most.
+pub const MAX_SLOTS: u16 = 255;
 
 layout! {
     /// Body of the superblock, at byte `0xC0` of its dinode.

@@ -197,9 +197,9 @@ pub(crate) fn descriptor(
     }
 }
 
-/// How many bits each group of a suballocator has, as far as all groups and the counts of the chains agree on it:
-/// then it is not the groups that are wrong where its inode says something else.
-fn bits_of_all(cx: &Cx<'_>, allocator: &Allocator, chains: &Chains) -> Option<u32> {
+/// How many bits each group of a suballocator has, when it is not as many as its inode `says` and all groups and
+/// the counts of the chains agree on it: then it is not the groups that are wrong.
+fn other_bits(cx: &Cx<'_>, allocator: &Allocator, chains: &Chains, says: u32) -> Option<u32> {
     let mut all = None;
     for chain in &chains.chains {
         let (mut next, mut total) = (chain.head, 0);
@@ -210,7 +210,7 @@ fn bits_of_all(cx: &Cx<'_>, allocator: &Allocator, chains: &Chains) -> Option<u3
             };
             let desc = desc.filter(own)?;
             let bits = u32::from(desc.bg_bits.get());
-            if bits == 0 || *all.get_or_insert(bits) != bits {
+            if bits == 0 || bits == says || *all.get_or_insert(bits) != bits {
                 return None;
             }
             total += bits;
@@ -238,9 +238,9 @@ pub(crate) fn suballocator(cx: &Cx<'_>, allocator: &Allocator) -> (Out, Vec<Grou
     };
     let bits = u32::from(chains.cpg) * u32::from(chains.bpc);
     let most = u32::try_from((geo.block_bytes() - GROUP_BITMAP) * 8).unwrap_or(u32::MAX);
-    let bits_of_all = bits_of_all(cx, allocator, &chains).filter(|of_all| *of_all != bits);
-    if !chains.chains.is_empty() && (bits == 0 || bits > most || bits_of_all.is_some()) {
-        let bits = bits_of_all.unwrap_or(most);
+    let other_bits = other_bits(cx, allocator, &chains, bits);
+    if !chains.chains.is_empty() && (bits == 0 || bits > most || other_bits.is_some()) {
+        let bits = other_bits.unwrap_or(most);
         let (found, expected) = (chains.cpg, bits / u32::from(bpc.max(1)));
         out.find(
             At::inode(allocator.inode),

@@ -142,6 +142,10 @@ pub(crate) const KINDS: InodeFlags = InodeFlags::LOCAL_ALLOC
     .union(InodeFlags::QUOTA)
     .union(InodeFlags::SUPER_BLOCK);
 
+/// Bit of the first file of the system directory in the group of the volume's own inodes: the descriptor, the root
+/// and the system directory come before.
+pub(crate) const FIRST_FILE_BIT: u64 = 3;
+
 /// The files of the system directory in the order in which a new volume gets their inodes, which
 /// then lie one behind the other.
 pub(crate) fn in_order(view: View<'_>) -> Vec<SystemFile> {

@@ -12,10 +12,7 @@ use cowfs_format::volume::system::SystemFile;
 
 use super::stage::{Stage, cannot};
 use super::system;
-use crate::pass::system::{KINDS, in_order, wanted};
-
-/// Bits of the descriptor, the root and the system directory, which come before the files.
-const BEFORE: u64 = 3;
+use crate::pass::system::{FIRST_FILE_BIT, KINDS, in_order, wanted};
 
 /// Gives a system file its name again; where it has no inode any more, one is made. A name that leads
 /// somewhere else is given up for that.
@@ -26,7 +23,8 @@ pub(super) fn name(stage: &mut Stage<'_, '_>, name: &str) -> Result<()> {
     let (group, bits) = system::own_group(stage)?;
     let home = |file: SystemFile| {
         let place = order.iter().position(|other| *other == file)?;
-        Some(group.plus(BEFORE + place as u64)).filter(|home| home.since(group) < u64::from(bits))
+        Some(group.plus(FIRST_FILE_BIT + place as u64))
+            .filter(|home| home.since(group) < u64::from(bits))
     };
     let blkno = match find(stage, file, group, bits, home(file)) {
         Some(blkno) => blkno,
@@ -119,7 +117,7 @@ pub(super) fn unnamed(stage: &mut Stage<'_, '_>, blkno: BlockNo) -> Result<()> {
     let directory = view.info().system_dir;
     let bad = SystemFile::BadBlocks;
     let kinds = inode::read(view, blkno)?.flags().intersection(KINDS);
-    let is_bad = blkno == group.plus(BEFORE)
+    let is_bad = blkno == group.plus(FIRST_FILE_BIT)
         && kinds.is_empty()
         && stage.evidence.system.find(bad).is_none();
     let name = if is_bad {
@@ -187,7 +185,7 @@ fn find(
     let homes: Vec<BlockNo> = (0u64..)
         .zip(&order)
         .filter(|(_, other)| stage.evidence.system.find(**other).is_none())
-        .map(|(place, _)| group.plus(BEFORE + place))
+        .map(|(place, _)| group.plus(FIRST_FILE_BIT + place))
         .collect();
     (1..u64::from(bits))
         .map(|bit| group.plus(bit))

@@ -14,8 +14,8 @@ use cowfs_format::error::Result;
 use cowfs_format::layout::jbd2::{JournalSuperBlock, MAGIC};
 use cowfs_format::layout::{
     Compat, DINODE_HEAD, DISCONTIG_BITMAP_BYTES, Dinode, DynFeatures, ExtentRec, Features,
-    FileType, GLOBAL_QUOTA_MAGIC, GroupDesc, HEARTBEAT_BLOCKS, Incompat, InodeFlags, RoCompat,
-    SUPER_BLOCK_BLKNO, SUPER_BLOCK_BODY, SUPER_BLOCK_SIGNATURE, SuperBlock, uuid_hash,
+    FileType, GLOBAL_QUOTA_MAGIC, GroupDesc, HEARTBEAT_BLOCKS, Incompat, InodeFlags, MAX_SLOTS,
+    RoCompat, SUPER_BLOCK_BLKNO, SUPER_BLOCK_BODY, SUPER_BLOCK_SIGNATURE, SuperBlock, uuid_hash,
 };
 use cowfs_format::read::chain::ChainsView;
 use cowfs_format::read::extent::ListView;
@@ -25,7 +25,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::stage::cannot;
 use crate::catalogue::{At, Finding, VolumeProblem};
-use crate::pass::system::{KINDS, in_order_with};
+use crate::pass::system::{FIRST_FILE_BIT, KINDS, in_order_with};
 
 /// Bytes at the beginning of the device in which the volume's own inodes are looked for.
 const NEAR: u64 = 64 << 20;
@@ -38,9 +38,6 @@ const TEXT_AT: usize = 8;
 const TEXT: &[u8] = b"this is an ocfs2 volume\0";
 /// Bytes of room for attributes that a new inode has.
 const XATTR_INLINE_BYTES: u16 = 256;
-/// Bit of the first file of the system directory among the volume's own inodes.
-const FIRST_FILE_BIT: u64 = 3;
-const MOST_SLOTS: u16 = 255;
 const QUOTA: RoCompat = RoCompat::USRQUOTA.union(RoCompat::GRPQUOTA);
 /// Bit of the slot map among the volume's own inodes.
 const SLOT_MAP_BIT: u16 = 5;
@@ -339,7 +336,7 @@ impl Found<'_> {
             QUOTA,
         ];
         let kinds = kinds.into_iter().filter(|kinds| kinds.contains(seen));
-        let guesses = kinds.flat_map(|kinds| (least..=MOST_SLOTS).map(move |slots| (slots, kinds)));
+        let guesses = kinds.flat_map(|kinds| (least..=MAX_SLOTS).map(move |slots| (slots, kinds)));
         let fits = |(slots, kinds): &(u16, RoCompat)| {
             let order = in_order_with(*kinds, *slots);
             let fit = |(nth, kind): &&(usize, InodeFlags)| {
@@ -373,7 +370,7 @@ impl Found<'_> {
         .map(count)
         .chain([allocators, 1])
         .max()
-        .map_or(1, |slots| low16(slots as u64).min(MOST_SLOTS))
+        .map_or(1, |slots| low16(slots as u64).min(MAX_SLOTS))
     }
 
     /// What stands in the superblock's place, with another check, when it says the same as the rest
